@@ -1,0 +1,148 @@
+"""The one translator from launchers' environments to "who am I in this job?".
+
+Importing it imports neither torch nor a plugin.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .environ import Environ
+from .errors import (
+    AlreadyInitialised,
+    BrokenPlugin,
+    CannotLocate,
+    ColossalaiEnvError,
+    ConflictingResolvers,
+    ContradictoryVariables,
+    Disagreement,
+    DuplicateRank,
+    GroupFailed,
+    IncompleteArguments,
+    InvalidSpec,
+    LostRanks,
+    MalformedVariable,
+    MissingRanks,
+    MissingVariable,
+    NoAgent,
+    NodeLevelRanks,
+    NoSuchDevice,
+    NotAWorld,
+    NotMyAddress,
+    PartialEnvironment,
+    PortTaken,
+    RankFailed,
+    RankZeroUnreachable,
+    ResolverDoesNotMatch,
+    RivalPlugins,
+    RollCallFailed,
+    SharedDevice,
+    Stranger,
+    Surplus,
+    TooFewFileDescriptors,
+    UnknownBackend,
+    UnknownEndpoint,
+    UnknownResolver,
+    UnresolvableHost,
+)
+from .hookspecs import hookimpl
+from .report import Explanation, explain
+from .resolution import resolve
+from .resolver import (
+    Answer,
+    Claim,
+    Layer,
+    Located,
+    NotMine,
+    Resolver,
+    ResolverProtocol,
+    Unusable,
+    Way,
+    all_of,
+    any_of,
+    derive,
+    var,
+)
+from .spec import DistSpec, host_name, port_number, size, whole_number
+
+if TYPE_CHECKING:
+    from .init import init_from_env
+    from .job import Job, Peer
+
+_LATE = {"Job": "job", "Peer": "job", "init_from_env": "init"}
+"""Names whose modules are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - each name has its own type
+    if name not in _LATE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
+
+
+__all__ = [
+    "AlreadyInitialised",
+    "Answer",
+    "BrokenPlugin",
+    "CannotLocate",
+    "Claim",
+    "ColossalaiEnvError",
+    "ConflictingResolvers",
+    "ContradictoryVariables",
+    "Disagreement",
+    "DistSpec",
+    "DuplicateRank",
+    "Environ",
+    "Explanation",
+    "GroupFailed",
+    "IncompleteArguments",
+    "InvalidSpec",
+    "Job",
+    "Layer",
+    "Located",
+    "LostRanks",
+    "MalformedVariable",
+    "MissingRanks",
+    "MissingVariable",
+    "NoAgent",
+    "NoSuchDevice",
+    "NodeLevelRanks",
+    "NotAWorld",
+    "NotMine",
+    "NotMyAddress",
+    "PartialEnvironment",
+    "Peer",
+    "PortTaken",
+    "RankFailed",
+    "RankZeroUnreachable",
+    "Resolver",
+    "ResolverDoesNotMatch",
+    "ResolverProtocol",
+    "RivalPlugins",
+    "RollCallFailed",
+    "SharedDevice",
+    "Stranger",
+    "Surplus",
+    "TooFewFileDescriptors",
+    "UnknownBackend",
+    "UnknownEndpoint",
+    "UnknownResolver",
+    "UnresolvableHost",
+    "Unusable",
+    "Way",
+    "all_of",
+    "any_of",
+    "derive",
+    "explain",
+    "hookimpl",
+    "host_name",
+    "init_from_env",
+    "port_number",
+    "resolve",
+    "size",
+    "var",
+    "whole_number",
+]

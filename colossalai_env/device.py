@@ -1,0 +1,94 @@
+"""Which accelerator is this process's, and which backend fits it."""
+
+from typing import Any
+
+import attrs
+import torch
+from torch import distributed
+
+from .errors import NoSuchDevice, UnknownBackend
+
+
+@attrs.frozen
+class Accelerators:
+    """What torch sees here: the kind of accelerator, and how many are visible to this process."""
+
+    kind: str
+    visible: int
+
+    @classmethod
+    def here(cls) -> "Accelerators":
+        """Count what is visible; nothing is parsed, since UUIDs and MIG names are legal in the variables."""
+        import torch
+
+        found = torch.accelerator.current_accelerator()
+        if found is None or not torch.accelerator.is_available():
+            return cls("cpu", 0)
+        return cls(found.type, torch.accelerator.device_count())
+
+
+def backend_for(asked: str | None, accelerators: Accelerators) -> str:
+    """Return the backend that was asked for, or the one that fits; raise `UnknownBackend`.
+
+    Both spellings of torch are taken: ``nccl``, and ``cpu:gloo,cuda:nccl``.
+    """
+    if asked is None:
+        return distributed.get_default_backend_for_device(accelerators.kind)
+    known = distributed.Backend.backend_list
+    for pair in asked.split(","):
+        name = pair.rpartition(":")[2].lower()
+        if name not in known:
+            usable = [other for other in known[1:] if distributed.is_backend_available(other)]
+            raise UnknownBackend(asked, f"torch knows no backend {name!r}", f"use one of {', '.join(usable)}")
+        if name == "nccl" and accelerators.kind != "cuda":
+            raise UnknownBackend(asked, "NCCL needs a GPU and none is visible", "use --backend gloo (backend='gloo')")
+        if not distributed.is_backend_available(name):
+            raise UnknownBackend(asked, f"this torch was built without {name}", "install another build, or use gloo")
+    return asked
+
+
+def index_of(local_rank: int | None, accelerators: Accelerators, rank: int) -> int | None:
+    """Choose the only visible device, or the local rank's; None on a CPU, and before the local rank is known.
+
+    Raises `NoSuchDevice` where the local rank has none: never a modulo, two processes on one device fail later.
+    """
+    if accelerators.visible <= 1:
+        return 0 if accelerators.visible else None
+    if local_rank is None:
+        return None
+    if local_rank >= accelerators.visible:
+        raise NoSuchDevice(
+            accelerators.kind,
+            f"local rank {local_rank} needs device {local_rank}",
+            accelerators.visible,
+            rank,
+            "start one process per device, or show each process its own (CUDA_VISIBLE_DEVICES, --gpus-per-task=1)",
+        )
+    return local_rank
+
+
+def identity(kind: str, index: int) -> str | None:
+    """Return a device's UUID, which tells it from all others of any node; None where it has none."""
+    if kind != "cuda":
+        return None
+    cuda: Any = torch.cuda
+    uuid = getattr(cuda.get_device_properties(index), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
+def select(kind: str, index: int | None) -> torch.device:
+    """Make a device the current one and return it; the CPU where there is no accelerator."""
+    if index is None:
+        return torch.device("cpu")
+    torch.accelerator.set_device_index(index)
+    return torch.device(kind, index)
+
+
+def binds_at_once(device: torch.device, backend: str, version: str, debug: str | None) -> bool:
+    """Tell whether the group is given its device, so that NCCL connects at once.
+
+    torch breaks with it from 2.6.0 to 2.7.0 (destroy hangs or warns) and under TORCH_DISTRIBUTED_DEBUG=DETAIL,
+    whose wrapper group takes no device.
+    """
+    numbers = tuple(int(part) for part in version.split("+", maxsplit=1)[0].split(".")[:3] if part.isdigit())
+    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= numbers <= (2, 7, 0) and debug != "DETAIL"

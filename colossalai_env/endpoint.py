@@ -1,0 +1,122 @@
+"""Where rank 0 is reached: as given, on loopback, or as the launcher tells when asked."""
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from .environ import Environ
+from .errors import UnknownEndpoint, UnresolvableHost
+from .resolution import derived_port
+from .resolver import Located, Way
+from .spec import DistSpec
+
+LOCATE = "COLOSSALAI_ENV_LOCATE"
+"""Names the ways, separated by commas, in which launchers may be asked for rank 0's host; ``none`` forbids all."""
+
+GIVEN = frozenset({"MASTER_ADDR", "argument host", "args.host", "--host"})
+"""Sources of a host that somebody chose; every other host was derived."""
+
+ATTEMPTS = 8
+"""How many derived ports are tried when some are taken."""
+
+
+def addresses(host: str) -> tuple[str, ...]:
+    """Return the numeric addresses of `host`, in the system's order; raise `OSError` when there are none."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@attrs.frozen
+class Endpoint:
+    """Where rank 0 listens: one host, its addresses, and the ports that are tried in turn."""
+
+    host: str
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]
+    source: str
+
+    def __str__(self) -> str:
+        """Print as ``host:port``, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.ports[0]}" + (
+            f" (or the {len(self.ports) - 1} ports derived next)" if self.ports[1:] else ""
+        )
+
+
+def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way]) -> tuple[DistSpec, Endpoint]:
+    """Return the spec with host and port filled in, and the endpoint of a world of several processes.
+
+    Host: as given; loopback where all ranks are on one node; as the launcher says when asked by one
+    of `ways`. Port: as given, or derived from the job id. Raises `UnknownEndpoint`,
+    `UnresolvableHost` or `CannotLocate`.
+    """
+    asked: list[str] = []
+    sources = dict(spec.sources)
+    if spec.one_node and not spec.agent_store and sources.get("host") not in GIVEN:
+        sources["host"] = "rule: all ranks are on one node"
+        spec = attrs.evolve(spec, host="127.0.0.1", sources=sources)
+    unknown = spec.host is None or (spec.port is None and spec.job_id is None)
+    if unknown or not _resolves(spec.host):
+        located = _ask(spec, environ, ways, asked)
+        if located is not None:
+            spec = _with(spec, located)
+    missing = tuple(name for name in ("host", "port") if getattr(spec, name) is None)
+    if spec.host is None or spec.port is None:
+        raise UnknownEndpoint(spec.resolver, missing, tuple(asked), spec.rank)
+    return spec, _endpoint(spec)
+
+
+def _resolves(host: str | None) -> bool:
+    if host is None:
+        return False
+    try:
+        addresses(host)
+    except OSError:
+        return False
+    return True
+
+
+def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], asked: list[str]) -> Located | None:
+    """Ask in turn; a way answers None where it does not apply, which is alike on all ranks."""
+    allowed = _allowed(environ, ways)
+    for way in ways:
+        if way.name not in allowed:
+            asked.append(f"{way.name} is not allowed by {LOCATE}")
+            continue
+        located = way.ask(spec, environ)
+        if located is not None:
+            return located
+        asked.append(f"{way.name} does not apply here")
+    return None
+
+
+def _allowed(environ: Environ, ways: Sequence[Way]) -> frozenset[str]:
+    listed = environ.get(LOCATE)
+    known = frozenset(way.name for way in ways)
+    return known if listed is None else known & set(listed.split(","))
+
+
+def _with(spec: DistSpec, located: Located) -> DistSpec:
+    sources = dict(spec.sources)
+    changes: dict[str, Any] = {}
+    if spec.sources.get("host") not in GIVEN:
+        changes["host"], sources["host"] = located.host, located.source
+    if spec.job_id is None and located.job_id is not None:
+        changes["job_id"], sources["job_id"] = located.job_id, located.source
+        if spec.port is None:
+            changes["port"], sources["port"] = derived_port(located.job_id), f"rule: from job id ({located.source})"
+    return attrs.evolve(spec, **changes, sources=sources)
+
+
+def _endpoint(spec: DistSpec) -> Endpoint:
+    host, port = str(spec.host), int(spec.port or 0)
+    sources = [spec.sources.get(name, name) for name in ("host", "port")]
+    try:
+        found = addresses(host)
+    except OSError as error:
+        raise UnresolvableHost(host, sources[0], error.strerror or str(error), spec.rank) from None
+    derived = sources[1].startswith("rule:") and spec.job_id is not None
+    ports = tuple(derived_port(str(spec.job_id), attempt) for attempt in range(ATTEMPTS)) if derived else (port,)
+    return Endpoint(host, found, ports, " and ".join(sources))

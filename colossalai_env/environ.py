@@ -1,0 +1,62 @@
+"""Environ: one frozen snapshot of environment variables and arguments, the only reader of either."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import attrs
+
+
+def _frozen(variables: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(variables))
+
+
+def _listed(argv: Iterable[str]) -> tuple[str, ...]:
+    return tuple(argv)
+
+
+def _counted(found: Mapping[str, str] | tuple[str, ...]) -> str:
+    return f"<{len(found)}>"
+
+
+@attrs.frozen
+class Environ:
+    """What a process was started with. A name that begins with ``--`` is looked up among the arguments.
+
+    ``repr`` shows no values: environments hold secrets.
+    """
+
+    variables: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_frozen, repr=_counted)
+    argv: tuple[str, ...] = attrs.field(default=(), converter=_listed, repr=_counted)
+
+    @classmethod
+    def snapshot(cls, env: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> "Environ":
+        """Take this process's variables and arguments, or, when either is given, those alone."""
+        if env is None and argv is None:
+            return cls(os.environ, sys.argv[1:])
+        return cls(env or {}, argv or ())
+
+    def get(self, name: str) -> str | None:
+        """Return the text of a variable, or of an option such as ``--rank``; ``None`` where it is not set."""
+        return self._option(name) if name.startswith("--") else self.variables.get(name)
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether the variable or option is set, be it to nothing."""
+        return self.get(name) is not None
+
+    def found(self, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return the pairs of name and text of those that are set."""
+        values = ((name, self.get(name)) for name in names)
+        return tuple((name, value) for name, value in values if value is not None)
+
+    def _option(self, name: str) -> str | None:
+        """Find an option as argparse does: ``--a b`` or ``--a=b``, dash or underscore, the last one counts."""
+        wanted, value = name.replace("_", "-"), None
+        for position, argument in enumerate(self.argv):
+            if argument == "--":
+                break
+            option, equals, text = argument.partition("=")
+            if option.startswith("--") and option.replace("_", "-") == wanted:
+                value = text if equals else "".join(self.argv[position + 1 : position + 2])
+        return value

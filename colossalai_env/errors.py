@@ -1,0 +1,477 @@
+"""Every deliberate error: what was found, what was expected, and what to type next."""
+
+from collections.abc import Sequence
+
+import attrs
+
+
+def where(rank: int | None, host: str | None = None) -> str:
+    """Say ``" (rank 3 on gpu-a02)"``, or as much of it as is known."""
+    words = [f"rank {rank}" if rank is not None else "", f"on {host}" if host else ""]
+    known = " ".join(word for word in words if word)
+    return f" ({known})" if known else ""
+
+
+@attrs.frozen
+class ColossalaiEnvError(Exception):
+    """The parent of every deliberate error of this library; catch it to catch them all."""
+
+
+@attrs.frozen
+class InvalidSpec(ColossalaiEnvError, ValueError):
+    """A `DistSpec` that cannot be: its values are malformed or contradict each other."""
+
+    problem: str
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"DistSpec: {self.problem}"
+
+
+@attrs.frozen
+class MalformedVariable(ColossalaiEnvError, ValueError):
+    """A variable or option that is set, but not to what its launcher sets it to."""
+
+    resolver: str
+    variable: str
+    value: str
+    expected: str
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        remedy = "correct" if self.variable.startswith("-") else "correct or unset"
+        return (
+            f"{self.resolver}: {self.variable} is {self.value!r}, expected {self.expected}"
+            f"{where(self.rank)}: {remedy} it where the process is started."
+        )
+
+
+@attrs.frozen
+class MissingVariable(ColossalaiEnvError):
+    """A launcher is recognised, but a variable that it always sets is not there."""
+
+    resolver: str
+    variable: str
+    marks: tuple[str, ...]
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.resolver}: {' and '.join(self.marks)} set but {self.variable} is not"
+            f"{where(self.rank)}: set {self.variable}, or remove what is left over from {self.resolver}."
+        )
+
+
+@attrs.frozen
+class ContradictoryVariables(ColossalaiEnvError):
+    """Each value is well-formed, but together they describe no process."""
+
+    resolver: str
+    problem: str
+    found: tuple[tuple[str, str], ...]
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        return (
+            f"{self.resolver}: {self.problem}{where(self.rank)}; found {values}: "
+            "correct these where the process is started."
+        )
+
+
+@attrs.frozen
+class PartialEnvironment(ColossalaiEnvError):
+    """Nobody claims this process, yet some of a launcher's marks are set: rank 0 of 1 would be a guess."""
+
+    traces: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+
+    def __str__(self) -> str:
+        traces = "; ".join(
+            f"{resolver}: {', '.join(found)} set but {', '.join(missing)} not"
+            for resolver, found, missing in self.traces
+        )
+        names = ",".join(resolver for resolver, _, _ in self.traces)
+        return (
+            f"{traces}: set what is missing, or for a single process unset what is set "
+            f"or export COLOSSALAI_ENV_DISABLE={names}."
+        )
+
+
+@attrs.frozen
+class NotAWorld(ColossalaiEnvError):
+    """A place where several processes were asked for but only one runs: waiting for the others is waiting for ever."""
+
+    resolver: str
+    place: str
+    found: tuple[tuple[str, str], ...]
+    advice: str
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        return f"{self.resolver}: {self.place} ({values}): {self.advice}."
+
+
+@attrs.frozen
+class ConflictingResolvers(ColossalaiEnvError):
+    """Two launchers of one layer claim this process and disagree on who it is."""
+
+    claims: tuple[tuple[str, int, int], ...]
+
+    def __str__(self) -> str:
+        claims = ", ".join(f"{name} says rank {rank} of {size}" for name, rank, size in self.claims)
+        choice = " or ".join(name for name, _, _ in self.claims)
+        return f"{claims}: choose with COLOSSALAI_ENV_RESOLVER={choice}, or remove the variables of the other."
+
+
+@attrs.frozen
+class UnknownResolver(ColossalaiEnvError):
+    """A name was asked for that no plugin bears."""
+
+    origin: str
+    name: str
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.origin} names {self.name!r}, which no plugin bears: use one of {', '.join(self.known)}, "
+            "or install the plugin that brings it."
+        )
+
+
+@attrs.frozen
+class ResolverDoesNotMatch(ColossalaiEnvError):
+    """One resolver alone was asked for, and this is not its launcher."""
+
+    name: str
+    reason: str
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        seems = f" The process seems to run under {' and '.join(self.others)}." if self.others else ""
+        return (
+            f"{self.name} was asked for alone and does not match: {self.reason}.{seems} "
+            f"Start the process with that launcher, or leave out the choice of {self.name}."
+        )
+
+
+@attrs.frozen
+class IncompleteArguments(ColossalaiEnvError):
+    """Some of rank and world size were given as arguments, and nothing says the other."""
+
+    given: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{' and '.join(self.given)} given, but nothing says {' and '.join(self.missing)}: "
+            f"give {' and '.join(self.missing)} too."
+        )
+
+
+@attrs.frozen
+class BrokenPlugin(ColossalaiEnvError):
+    """A plugin that is installed but cannot be used."""
+
+    plugin: str
+    distribution: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"plugin {self.plugin!r} of {self.distribution}: {self.problem}. Repair or uninstall it, "
+            f"or go on without it, on every node alike, with COLOSSALAI_ENV_DISABLE={self.plugin}."
+        )
+
+
+@attrs.frozen
+class RivalPlugins(ColossalaiEnvError):
+    """Two plugins, or two resolvers, of one name."""
+
+    kind: str
+    name: str
+    owners: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.name!r} comes from {' and from '.join(self.owners)}: uninstall one of them, "
+            f"or go on without both with COLOSSALAI_ENV_DISABLE={self.name}."
+        )
+
+
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """Join names as English does: ``a, b and c``."""
+    return f" {conjunction} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+@attrs.frozen
+class UnknownEndpoint(ColossalaiEnvError):
+    """Neither the launcher's variables nor the launcher itself say where rank 0 is reached."""
+
+    resolver: str
+    missing: tuple[str, ...]
+    asked: tuple[str, ...] = ()
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        tried = f" (asked: {'; '.join(self.asked)})" if self.asked else ""
+        variables = " and ".join({"host": "MASTER_ADDR", "port": "MASTER_PORT"}[name] for name in self.missing)
+        options = " ".join(
+            {"host": "--host NAME_OF_RANK_0S_HOST", "port": "--port 29500"}[name] for name in self.missing
+        )
+        return (
+            f"{self.resolver} does not say rank 0's {' and '.join(self.missing)}{where(self.rank)}{tried}: "
+            f"export {variables} on every rank, or add {options} to the command line and hand its parsed "
+            "arguments over as args=."
+        )
+
+
+@attrs.frozen
+class CannotLocate(ColossalaiEnvError):
+    """The launcher was asked for rank 0's address and did not tell it."""
+
+    resolver: str
+    way: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.resolver}: asking for rank 0's host by {self.way} failed: {self.problem}. Export MASTER_ADDR "
+            "and MASTER_PORT on every rank, or add --host and --port to the command line and hand its parsed "
+            f"arguments over as args=; COLOSSALAI_ENV_LOCATE lists the ways that are allowed, without {self.way}."
+        )
+
+
+@attrs.frozen
+class UnresolvableHost(ColossalaiEnvError):
+    """Rank 0's host has no address here."""
+
+    host: str
+    source: str
+    problem: str
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"host {self.host!r}, from {self.source}, has no address here{where(self.rank)}: {self.problem}. "
+            "Give rank 0's IP address instead: export MASTER_ADDR=ADDRESS on every rank."
+        )
+
+
+@attrs.frozen
+class NotMyAddress(ColossalaiEnvError):
+    """Rank 0 was told to listen at an address that is another machine's."""
+
+    host: str
+    source: str
+    address: str
+    here: str
+    own: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"rank 0 runs on {self.here} ({', '.join(self.own) or 'no address'}), but host {self.host!r}, from "
+            f"{self.source}, is {self.address}, which is not one of its own addresses: "
+            f"export MASTER_ADDR={self.here} on every rank."
+        )
+
+
+@attrs.frozen
+class PortTaken(ColossalaiEnvError):
+    """Somebody else listens where rank 0 should."""
+
+    host: str
+    port: int
+    source: str
+    holder: str
+
+    def __str__(self) -> str:
+        return (
+            f"rank 0 cannot listen on {self.host}:{self.port}, from {self.source}: it is taken by {self.holder}. "
+            "End that process, or give every rank another port: export MASTER_PORT=ANOTHER."
+        )
+
+
+@attrs.frozen
+class TooFewFileDescriptors(ColossalaiEnvError):
+    """Rank 0 cannot hold one connection for each rank."""
+
+    limit: int
+    needed: int
+
+    def __str__(self) -> str:
+        return (
+            f"rank 0 needs about {self.needed} file descriptors and may open {self.limit}: "
+            f"ulimit -n {self.needed} before the launch, or ask for a higher hard limit."
+        )
+
+
+@attrs.frozen
+class RankZeroUnreachable(ColossalaiEnvError):
+    """No store of this job answered at host and port in time."""
+
+    rank: int
+    here: str
+    endpoint: str
+    source: str
+    met: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"rank 0 was not found at {self.endpoint}, from {self.source}, within {self.seconds:.1f} s"
+            f"{where(self.rank, self.here)}: {self.met}. Look whether rank 0 was started and what it said, and "
+            f"whether {self.endpoint} is right for all ranks."
+        )
+
+
+@attrs.frozen
+class NoAgent(ColossalaiEnvError):
+    """The environment says that torchrun's agent, or its like, serves the store, but nobody does."""
+
+    rank: int
+    here: str
+    endpoint: str
+    source: str
+    met: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} says that the launcher's agent serves a store at {self.endpoint}, but {self.met}"
+            f"{where(self.rank, self.here)}: these variables seem left over from another launch. Unset {self.source}, "
+            "or start the processes with their launcher."
+        )
+
+
+@attrs.frozen
+class Stranger(ColossalaiEnvError):
+    """The store at host and port is another job's."""
+
+    rank: int
+    here: str
+    endpoint: str
+    job: str
+    other_job: str
+    other_host: str
+    other_pid: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.endpoint} is the store of job {self.other_job!r}, whose rank 0 is pid {self.other_pid} on "
+            f"{self.other_host}; this is job {self.job!r}{where(self.rank, self.here)}: give every rank of one of "
+            "them another port: export MASTER_PORT=ANOTHER."
+        )
+
+
+@attrs.frozen
+class Surplus(ColossalaiEnvError):
+    """The group is complete, and another process holds this rank."""
+
+    rank: int
+    here: str
+    holder: str
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process"
+            f"{where(None, self.here)} is one too many: start as many processes as the world size says, and unset "
+            "RANK, WORLD_SIZE and MASTER_PORT in processes that are started by a rank."
+        )
+
+
+@attrs.frozen
+class RollCallFailed(ColossalaiEnvError):
+    """The parent of the verdicts of a roll call, which are the same on every rank."""
+
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@attrs.frozen
+class MissingRanks(RollCallFailed):
+    """Some ranks did not answer in time."""
+
+
+@attrs.frozen
+class DuplicateRank(RollCallFailed):
+    """Two processes hold one rank."""
+
+
+@attrs.frozen
+class Disagreement(RollCallFailed):
+    """The ranks disagree on the world size, the backend, torch's version or the resolver."""
+
+
+@attrs.frozen
+class RankFailed(RollCallFailed):
+    """One rank could not go on; the sentence is its own."""
+
+
+@attrs.frozen
+class LostRanks(RollCallFailed):
+    """Some ranks answered and then died or froze."""
+
+
+@attrs.frozen
+class SharedDevice(RollCallFailed):
+    """Two processes hold one accelerator."""
+
+
+@attrs.frozen
+class NodeLevelRanks(RollCallFailed):
+    """Ranks count nodes, each with several accelerators and one process: one process would use one of them."""
+
+
+@attrs.frozen
+class AlreadyInitialised(ColossalaiEnvError):
+    """A process is in one job at a time."""
+
+    first: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"this process is already {self.first}, since {self.place}: close() that job first."
+
+
+@attrs.frozen
+class UnknownBackend(ColossalaiEnvError):
+    """The backend that was asked for is not there, or has no device to run on."""
+
+    backend: str
+    problem: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"backend {self.backend!r}: {self.problem}: {self.advice}."
+
+
+@attrs.frozen
+class NoSuchDevice(ColossalaiEnvError):
+    """There is no accelerator for this process."""
+
+    kind: str
+    wanted: str
+    visible: int
+    rank: int
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.wanted}, but {self.visible} {self.kind} device(s) are visible{where(self.rank)}: {self.advice}."
+
+
+@attrs.frozen
+class GroupFailed(ColossalaiEnvError):
+    """All ranks answered the roll call, and the backend's own connect failed or took too long."""
+
+    rank: int
+    here: str
+    backend: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"the process group's backend {self.backend} did not connect{where(self.rank, self.here)}: {self.problem}. "
+            "All ranks had answered, so host and port are right: look at the network interfaces "
+            "(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME) and at firewalls between the nodes."
+        )

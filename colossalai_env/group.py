@@ -1,0 +1,79 @@
+"""The torch process group: made on the meeting's store, in the time that is left."""
+
+import random
+import socket
+from typing import Any
+
+import torch
+from torch import distributed
+
+from . import device as devices
+from .environ import Environ
+from .errors import GroupFailed, RankFailed
+from .meeting import MARGIN, Meeting
+from .spec import DistSpec
+
+c10d: Any = distributed
+"""torch.distributed without types: it does not export its stores to type checkers."""
+
+_torch: Any = torch
+
+
+def make_alone(spec: DistSpec, backend: str, device: torch.device) -> None:
+    """Make the group of a single process, on a store in its own memory."""
+    _make(c10d.HashStore(), spec, backend, device)
+
+
+def connect(meeting: Meeting, spec: DistSpec, backend: str, device: torch.device) -> None:
+    """Make the group of all ranks, and learn of ranks that fail at it; raise `GroupFailed` or `RankFailed`."""
+    prefix = f"{meeting.prefix}group"
+    task = meeting.lend(lambda store: _make(c10d.PrefixStore(prefix, store), spec, backend, device))
+    try:
+        while not task.wait(min(1.0, max(0.0, meeting.watch.left + MARGIN))):
+            if meeting.watch.left + MARGIN <= 0:
+                problem = f"it took longer than the timeout of {meeting.watch.timeout:.1f} s"
+                raise GroupFailed(spec.rank, socket.gethostname(), backend, problem)
+            broken = meeting.read("broken")
+            if broken is not None:
+                raise RankFailed(broken)
+        task.result()
+    except (RuntimeError, ValueError) as error:
+        failure = GroupFailed(spec.rank, socket.gethostname(), backend, str(error).partition("\n")[0])
+        meeting.post("broken", str(failure))
+        raise failure from error
+    meeting.take_back()
+
+
+def _make(store: Any, spec: DistSpec, backend: str, device: torch.device) -> None:  # noqa: ANN401 - see c10d
+    debug = Environ.snapshot().get("TORCH_DISTRIBUTED_DEBUG")
+    at_once = devices.binds_at_once(device, backend, torch.__version__, debug)
+    if device.type != "cpu":
+        devices.select(device.type, device.index)  # the current device is each thread's own
+    distributed.init_process_group(
+        backend=backend,
+        store=store,
+        rank=spec.rank,
+        world_size=spec.world_size,
+        device_id=device if at_once else None,
+    )
+
+
+def choose_device(
+    asked: torch.device | str | int | None, local_rank: int | None, accelerators: devices.Accelerators, rank: int
+) -> torch.device:
+    """Make this process's device the current one: what was asked for, or else by the local rank."""
+    if asked is None:
+        return devices.select(accelerators.kind, devices.index_of(local_rank, accelerators, rank))
+    wanted = torch.device(accelerators.kind, asked) if isinstance(asked, int) else torch.device(asked)
+    return wanted if wanted.type == "cpu" else devices.select(wanted.type, wanted.index or 0)
+
+
+def seed_all(seed: int) -> None:
+    """Seed random, numpy where it is installed, and torch on CPU and accelerators."""
+    random.seed(seed)
+    _torch.manual_seed(seed)
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what other libraries draw from

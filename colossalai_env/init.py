@@ -1,0 +1,259 @@
+"""init_from_env(): from the environment to a Job; what fails on one rank is told to all."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .endpoint import locate
+from .environ import Environ
+from .errors import ColossalaiEnvError, NotAWorld
+from .job import Job, refuse_second, reply_of, run
+from .meeting import Meeting
+from .resolution import MASTER, Given, Resolution, arguments, derived_port, examine
+from .resolver import READERS, Resolver, ResolverProtocol, Way
+from .rollcall import Place, Reply, Watch
+from .spec import LARGEST, DistSpec
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("colossalai_env")
+
+_meetings = [0]
+"""How many jobs this process has been in: a store that outlives them still holds their keys."""
+
+TIMEOUT = 300.0
+"""Seconds that all ranks have to come: image pulls take minutes, a forgotten rank takes for ever."""
+
+
+def init_from_env(
+    *,
+    resolver: str | ResolverProtocol | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    local_rank: int | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    backend: str | None = None,
+    device: "torch.device | str | int | None" = None,
+    timeout: float | timedelta | None = None,
+    args: object = None,
+    config: object = None,
+    seed: int | None = None,
+) -> Job:
+    """Join the process group of the job in which this process was started.
+
+    The launcher is found as `resolve` finds it; keywords and the parsed namespace `args` override.
+    `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep
+    torch's own. `device` overrides the choice of the accelerator. `seed` seeds random, numpy and torch.
+
+    Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
+    """
+    watch = Watch(time.monotonic, time.monotonic(), _seconds(timeout))
+    refuse_second()
+    environ = Environ.snapshot()
+    given = arguments(
+        args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
+    )
+    resolution = examine(environ, given, resolver)
+    outcome = resolution.outcome
+    if isinstance(outcome, DistSpec) and outcome.world_size == 1:
+        job = _alone(outcome, device, config)
+    else:
+        job = _together(resolution, environ, given, watch, device, config)
+    run(job)
+    _meetings[0] += 1
+    if seed is not None:
+        from .group import seed_all
+
+        seed_all(seed)
+    return job
+
+
+def _seconds(timeout: float | timedelta | None) -> float:
+    if timeout is None:
+        return TIMEOUT
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+
+
+TELLING = 5.0
+"""Seconds that a rank with an error of its own takes to reach the others before it goes."""
+
+
+class _Stopped(BaseException):
+    """SIGTERM came during init."""
+
+
+@contextmanager
+def _stoppable() -> Generator[None]:
+    """Let SIGTERM interrupt init, so that the others can be told; it ends the process all the same."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise _Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _Stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _ways(resolution: Resolution) -> tuple[Way, ...]:
+    deciding = resolution.deciding
+    return tuple(getattr(deciding.resolver, "locate", ())) if deciding else ()
+
+
+def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec | None:
+    """Put together what can be read in spite of an error, to tell the other ranks; None where they cannot be met."""
+    deciding = resolution.deciding
+    said: dict[str, Any] = {}
+    if deciding is not None and isinstance(deciding.resolver, Resolver):
+        said = deciding.resolver.readable(environ)
+    for field, variable in MASTER.items():
+        with suppress(ValueError):
+            said[field] = READERS[field](environ.get(variable) or "")
+    said.update({name: item.value for name, item in given.items()})
+    rank, size = said.pop("rank", None), said.pop("world_size", None)
+    met: dict[str, Any] = {
+        name: said.get(name) for name in ("host", "port", "job_id", "agent_store") if said.get(name) is not None
+    }
+    if "host" not in met or not {"port", "job_id"} & met.keys() or isinstance(resolution.outcome, NotAWorld):
+        return None
+    rank = 1 if rank is None else rank
+    sources = {"host": "MASTER_ADDR", "job_id": "job id"}
+    try:
+        spec = DistSpec(
+            rank=rank,
+            world_size=max(size or LARGEST, rank + 1),
+            resolver=deciding.name if deciding else "unknown",
+            sources=sources,
+            **met,
+        )
+        if spec.port is None and spec.job_id is not None:
+            sources["port"] = "rule: from job id"
+            spec = attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
+    except (ColossalaiEnvError, TypeError):
+        return None
+    return spec
+
+
+def _together(
+    resolution: Resolution,
+    environ: Environ,
+    given: dict[str, Given],
+    watch: Watch,
+    device: "torch.device | str | int | None",
+    config: object,
+) -> Job:
+    """Meet the others and make the group, or raise on all ranks."""
+    if isinstance(resolution.outcome, ColossalaiEnvError):
+        raise _told(resolution.outcome, _sketch(resolution, environ, given))
+    spec, endpoint = locate(resolution.outcome, environ, _ways(resolution))
+    meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch, generation=_meetings[0])
+    reply = reply_of(spec, spec.backend or "", None, 0)
+    try:
+        with _stoppable(), _telling(meeting, lambda: reply):
+            meeting.reserve()
+            from . import device as devices
+            from .group import choose_device, connect
+
+            accelerators = devices.Accelerators.here()
+            try:
+                backend = devices.backend_for(spec.backend, accelerators)
+                index = None if device is not None else devices.index_of(spec.local_rank, accelerators, spec.rank)
+                uuid = None if index is None else devices.identity(accelerators.kind, index)
+            except ColossalaiEnvError as failure:
+                _fail_together(meeting, reply_of(spec, spec.backend or "", None, 0, str(failure)))
+                raise
+            reply = reply_of(spec, backend, uuid, accelerators.visible)
+            spec = _filled(spec, meeting.hold(reply))
+            chosen = choose_device(device, spec.local_rank, accelerators, spec.rank)
+            connect(meeting, spec, backend, chosen)
+    except BaseException:
+        meeting.close()
+        raise
+    return Job(spec, chosen, backend, meeting, config)
+
+
+@contextmanager
+def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
+    """Tell the others when this rank is interrupted."""
+    try:
+        yield
+    except (_Stopped, KeyboardInterrupt) as stop:
+        name = "SIGTERM" if isinstance(stop, _Stopped) else "Ctrl-C"
+        meeting.abort(attrs.evolve(reply(), error=f"was stopped by {name}"))
+        raise
+
+
+def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnvError:
+    """Tell the others, as far as they can be met, of an error in this rank's own environment; return it."""
+    if sketch is None:
+        return failure
+    rank = sketch.rank if sketch.world_size < LARGEST or sketch.rank != 1 else -1
+    try:
+        sketch, endpoint = locate(sketch, Environ(), ())
+    except ColossalaiEnvError:
+        return failure
+    watch = Watch(time.monotonic, time.monotonic(), TELLING)
+    meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch, generation=_meetings[0])
+    try:
+        with _stoppable():
+            meeting.reserve()
+            _fail_together(meeting, attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank))
+    except ColossalaiEnvError:
+        log.debug("the other ranks could not be told")
+    finally:
+        meeting.close()
+    return failure
+
+
+def _fail_together(meeting: Meeting, reply: Reply) -> None:
+    """Hold the roll call with an error to report, in little time; what the others say of it is not news here."""
+    watch = Watch(time.monotonic, time.monotonic(), min(TELLING, meeting.watch.timeout))
+    meeting.watch = watch
+    try:
+        meeting.hold(reply)
+    except ColossalaiEnvError as verdict:
+        log.debug("told the other ranks: %s", verdict)
+
+
+def _filled(spec: DistSpec, place: Place | None) -> DistSpec:
+    """Fill in what the launcher left unsaid."""
+    if place is None:
+        return spec
+    unsaid: dict[str, Any] = {name: value for name, value in attrs.asdict(place).items() if getattr(spec, name) is None}
+    return attrs.evolve(spec, **unsaid, sources={**spec.sources, **dict.fromkeys(unsaid, "roll call")})
+
+
+def _alone(spec: DistSpec, device: "torch.device | str | int | None", config: object) -> Job:
+    """Make the group of a single process: no socket, no waiting."""
+    from . import device as devices
+    from .group import choose_device, make_alone
+
+    accelerators = devices.Accelerators.here()
+    backend = devices.backend_for(spec.backend, accelerators)
+    chosen = choose_device(device, spec.local_rank or 0, accelerators, spec.rank)
+    spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
+    make_alone(spec, backend, chosen)
+    return Job(spec, chosen, backend, None, config)

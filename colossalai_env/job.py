@@ -1,0 +1,227 @@
+"""Job: this process's place in a job that has begun, and the end of it."""
+
+import atexit
+import logging
+import os
+import socket
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .errors import AlreadyInitialised
+from .meeting import Meeting, boot_id
+from .rollcall import Add, Reply, places
+from .spec import DistSpec
+from .store import StoreLost
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
+
+log = logging.getLogger("colossalai_env")
+
+CLOSING = 5.0
+"""Seconds that rank 0 keeps its store for ranks that close later."""
+
+
+@attrs.frozen
+class Peer:
+    """One rank of the job as it said itself in the roll call."""
+
+    rank: int
+    host: str
+    pid: int
+    node_rank: int
+    local_rank: int
+    device: str
+
+
+class Job:
+    """This process's place in a job that has begun, and its process group.
+
+    Use it as a context manager, or `close` it; at a normal exit it closes itself.
+    """
+
+    def __init__(
+        self, spec: DistSpec, device: "torch.device", backend: str, meeting: Meeting | None, config: object = None
+    ) -> None:
+        self.spec = spec
+        """Who this process is, with nothing left unsaid."""
+        self.device = device
+        """The accelerator of this process, or the CPU."""
+        self.backend = backend
+        """The process group's backend."""
+        self.config = config
+        """What was handed to `init_from_env` as config."""
+        self._meeting = meeting
+        self._topology: tuple[Peer, ...] | None = None
+        self._closed = False
+
+    @property
+    def rank(self) -> int:
+        """This process among all, from 0."""
+        return self.spec.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.spec.world_size
+
+    @property
+    def local_rank(self) -> int:
+        """This process among those of its node, from 0."""
+        return _number(self.spec.local_rank)
+
+    @property
+    def local_world_size(self) -> int:
+        """How many processes this node has."""
+        return _number(self.spec.local_world_size)
+
+    @property
+    def node_rank(self) -> int:
+        """This node among all, from 0; under torchrun, this agent."""
+        return _number(self.spec.node_rank)
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes there are; under torchrun, how many agents."""
+        return _number(self.spec.num_nodes)
+
+    @property
+    def topology(self) -> tuple[Peer, ...]:
+        """All ranks, as they said in the roll call; read from the store on first use."""
+        if self._topology is None:
+            replies = self._meeting.replies() if self._meeting else [reply_of(self.spec, self.backend, None, 0)]
+            placed = places(replies)
+            self._topology = tuple(
+                Peer(
+                    reply.rank,
+                    reply.host,
+                    reply.pid,
+                    placed[reply.rank].node_rank,
+                    placed[reply.rank].local_rank,
+                    reply.device or self.device.type,
+                )
+                for reply in sorted(replies[: self.world_size], key=lambda reply: reply.rank)
+            )
+        return self._topology
+
+    def close(self) -> None:
+        """Destroy the process group and let go of the store; doing it again does nothing."""
+        if self._closed:
+            return
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        if self._meeting is not None:
+            _part(self._meeting)
+        self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        _running.clear()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the job; after an error leave the group alone, since the others may not come to end it."""
+        del error, trace
+        if kind is None:
+            self.close()
+        else:
+            self._end()
+
+    def __repr__(self) -> str:
+        """Show the spec and the device."""
+        return f"<Job {self.spec}, {self.backend} on {self.device}>"
+
+
+def _number(value: int | None) -> int:
+    if value is None:  # the roll call fills every number; without it the launcher has to say them
+        msg = "nothing says this number, and the roll call is off"
+        raise AttributeError(msg)
+    return value
+
+
+def _part(meeting: Meeting) -> None:
+    """Say goodbye; rank 0 keeps the store for a moment for those that are not done with it."""
+    ledger, until = meeting.ledger, time.monotonic() + CLOSING
+    try:
+        if ledger is not None and not meeting.serves:
+            ledger.perform(Add("closed", 1))
+        while ledger is not None and meeting.serves and time.monotonic() < until:
+            if ledger.perform(Add("closed", 0)) >= meeting.spec.world_size - 1:
+                break
+            time.sleep(0.005)
+    except StoreLost:
+        log.debug("the store went before this rank did")
+    finally:
+        meeting.close()
+
+
+@attrs.frozen
+class _Running:
+    job: Job
+    place: str
+
+
+_running: list[_Running] = []
+
+
+def run(job: Job) -> None:
+    """Remember the job, for an orderly exit and for the error that a second one gets."""
+    _running.append(_Running(job, _caller()))
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Close what is open, unless the program ends by an error: the others may never come to end the group."""
+    if _running and not hasattr(sys, "last_value"):
+        _running[0].job.close()
+
+
+def _caller() -> str:
+    """Name the file and line outside this package that called."""
+    frames = [
+        frame for frame in traceback.extract_stack() if os.path.dirname(frame.filename) != os.path.dirname(__file__)
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+def refuse_second() -> None:
+    """Raise `AlreadyInitialised` where this process is in a group already."""
+    if _running:
+        raise AlreadyInitialised(str(_running[0].job.spec), _running[0].place)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        raise AlreadyInitialised("in a process group that was made without this library", "before this call")
+
+
+def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, error: str | None = None) -> Reply:
+    """Say of this process what the roll call asks."""
+    torch = sys.modules.get("torch")
+    return Reply(
+        rank=spec.rank,
+        world_size=spec.world_size,
+        host=socket.gethostname(),
+        boot=boot_id(),
+        pid=os.getpid(),
+        backend=backend,
+        torch=str(torch.__version__) if torch else "",
+        resolver=spec.resolver,
+        local_rank=spec.local_rank,
+        local_world_size=spec.local_world_size,
+        node_rank=spec.node_rank,
+        num_nodes=spec.num_nodes,
+        device=device,
+        visible=visible,
+        error=error,
+    )

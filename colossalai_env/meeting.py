@@ -1,0 +1,331 @@
+"""One rank's way from the endpoint to the verdict: bind or find the store, then the roll call."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import attrs
+
+from .endpoint import Endpoint
+from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankZeroUnreachable, Stranger
+from .progress import Waiting
+from .rollcall import Place, Post, Protocol, Read, Reply, Result, Watch, answer, leader, member, replies_in
+from .spec import DistSpec
+from .store import (
+    Ledger,
+    Scout,
+    Store,
+    StoreLost,
+    Target,
+    Task,
+    check_file_descriptors,
+    client,
+    listen,
+    serve,
+    shown,
+    stranger_at,
+)
+
+log = logging.getLogger("colossalai_env")
+
+RECORD = "colossalai_env/leader"
+"""The key under which rank 0 says whose store this is."""
+
+UNNAMED = "without an id"
+"""What a launch is called that has no token of its own; COLOSSALAI_ENV_JOB_ID gives it one."""
+
+UNRECORDED = 5.0
+"""Seconds after which a store without our record counts as somebody else's, and an agent that is not there as gone."""
+
+MARGIN = 1.5
+"""Seconds after the deadline in which what has begun may end."""
+
+
+def boot_id() -> str:
+    """Return what tells this machine's uptime from all others, for telling nodes of one name apart."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(8)
+    except OSError:
+        return ""
+
+
+@attrs.frozen
+class Record:
+    """Whose store this is: the job, the process that leads it, and its how manieth."""
+
+    job: str
+    generation: int
+    host: str
+    pid: int
+
+    @property
+    def process(self) -> str:
+        """Name pid and host."""
+        return f"pid {self.pid} on {self.host}"
+
+
+@attrs.define(kw_only=True)
+class Meeting:
+    """The meeting of all ranks of one launch, seen from one of them."""
+
+    spec: DistSpec
+    endpoint: Endpoint
+    watch: Watch
+    generation: int
+    """How many earlier meetings this process has held; a restarted store may still hold their keys."""
+    here: str = attrs.field(factory=socket.gethostname)
+    listener: socket.socket | None = None
+    """Rank 0's socket, from `bind` until the store serves it."""
+    store: Store | None = None
+    target: Target | None = None
+    ledger: Ledger | None = None
+    record: Record = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Name this process as the leader until another is met."""
+        self.record = Record(self.spec.job_id or UNNAMED, self.generation, self.here, os.getpid())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process gives the verdict."""
+        return self.spec.rank == 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process serves the store."""
+        return self.leads and not self.spec.agent_store
+
+    @property
+    def prefix(self) -> str:
+        """What all keys of this meeting begin with."""
+        return f"colossalai_env/{self.record.job}/{self.generation if self.spec.agent_store else 0}/"
+
+    @property
+    def patience(self) -> float:
+        """Seconds that torch's own calls may take: longer than ours, which are the ones that speak."""
+        return self.watch.timeout + 60
+
+    def reserve(self) -> None:
+        """Bind rank 0's socket, before torch is imported, so that the others can already connect and wait."""
+        if self.serves:
+            check_file_descriptors(self.spec.world_size)
+            found = listen(self.endpoint, self.endpoint.ports[0])
+            if isinstance(found, socket.socket):
+                self.listener = found
+
+    def hold(self, reply: Reply) -> Place | None:
+        """Meet the others; return the numbers that the launcher left unsaid.
+
+        Raises a `RollCallFailed`, the same on all ranks, or what kept this rank from the meeting.
+        """
+        if self.serves:
+            leading = self._open()
+        else:
+            self._find()
+            leading = self.leads
+        try:
+            return self._drive(self._lead(reply) if leading else member(reply, self.record.process, self.watch))
+        except StoreLost as broken:
+            raise self._lost(leading, str(broken)) from None
+
+    def _lost(self, leading: bool, problem: str) -> LostRanks:
+        who = "the launcher's agent" if leading else f"rank 0 ({self.record.process})"
+        return LostRanks(
+            f"{who} broke off during the roll call ({problem}): it died or was stopped; look at what it said"
+        )
+
+    def _lead(self, reply: Reply) -> Protocol[Place | None]:
+        if self.spec.agent_store:
+            yield Post({"leader": self._recorded()})
+        waiting = Waiting(self.spec.world_size)
+        try:
+            placed = yield from leader(reply, self.watch, waiting.show)
+        finally:
+            waiting.close()
+        return placed
+
+    def _recorded(self) -> str:
+        return json.dumps(attrs.asdict(self.record))
+
+    def _drive(self, protocol: Protocol[Result]) -> Result:
+        """Perform a protocol's requests on the store."""
+        value: Any = None
+        while True:
+            try:
+                request = protocol.send(value)
+            except StopIteration as end:
+                return cast("Result", end.value)
+            value = self._ledger.perform(request)
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            msg = "no store yet"
+            raise StoreLost(msg)
+        return self.ledger
+
+    def abort(self, reply: Reply) -> None:
+        """Tell the others why this rank goes, as far as they can be reached within a moment."""
+        if self.ledger is not None:
+            try:
+                if self.serves:
+                    kind, sentence = "RankFailed", f"{reply} failed: {reply.error}"
+                    verdict = json.dumps({"kind": kind, "sentence": sentence})
+                    self._ledger.perform(Post({"verdict": verdict, "go": verdict}))
+                    time.sleep(0.5)
+                else:
+                    self._drive(answer(reply))
+            except StoreLost:
+                log.warning("%s could not tell the other ranks: %s", reply, reply.error)
+
+    def _open(self) -> bool:
+        """Serve the store at the first port that is free; a port held by this very job makes this process a member."""
+        for attempt, port in enumerate(self.endpoint.ports):
+            found = self.listener if attempt == 0 and self.listener else listen(self.endpoint, port)
+            if isinstance(found, socket.socket):
+                self._serve(found)
+                return True
+            holder = self._holder(found)
+            if isinstance(holder, Record):
+                self.record = holder
+                return False
+            if attempt == len(self.endpoint.ports) - 1:
+                raise PortTaken(self.endpoint.host, port, self.endpoint.source, holder)
+            log.warning("port %d is taken by %s: trying port %d", port, holder, self.endpoint.ports[attempt + 1])
+        raise AssertionError("an endpoint has a port")
+
+    def _serve(self, listener: socket.socket) -> None:
+        self.listener = None
+        self.target = listener.getsockname()[:2]
+        self.store = serve(listener, self.patience)
+        self.store.set(RECORD, self._recorded())
+        self._enter(self.store)
+
+    def _enter(self, store: Store) -> None:
+        if self.target is not None:
+            self.store = store
+            self.ledger = Ledger(store, self.target, self.prefix, self.patience)
+
+    def _holder(self, target: Target) -> Record | str:
+        """Say who holds a port: this job's own rank 0 as its record, anybody else in words."""
+        scout = Scout([target])
+        found = scout.find(time.monotonic() + 1.5)
+        scout.close()
+        if found is None:
+            return stranger_at(target)
+        self.target = target
+        record = self._met(client(target, self.patience), 1.0)
+        if record is None:
+            return "a torch store that is not of this library"
+        if record.job != self.record.job:
+            return f"job {record.job!r}, whose rank 0 is {record.process}"
+        return record
+
+    def _met(self, store: Store, within: float) -> Record | None:
+        """Read whose store this is, and keep it as ours."""
+        if self.target is None:
+            return None
+        ledger = Ledger(store, self.target, "" if not self.spec.agent_store else self.prefix, self.patience)
+        text: str | None = ledger.perform(Read("leader" if self.spec.agent_store else RECORD, within))
+        if text is None:
+            return None
+        ledger.prefix = self.prefix
+        self.store, self.ledger = store, ledger
+        return Record(**json.loads(text))
+
+    def _find(self) -> None:
+        """Look for this job's store at all addresses and ports where it may be."""
+        targets = [(address, port) for port in self.endpoint.ports for address in self.endpoint.addresses]
+        scout = Scout(targets, slowest=min(1.0, 0.02 * (1 + self.spec.world_size / 256)))
+        deadline = self.watch.clock() + self.watch.left
+        agent_deadline = self.watch.clock() + min(UNRECORDED, self.watch.left)
+        try:
+            while True:
+                found = scout.find(agent_deadline if self.spec.agent_store else deadline)
+                if found is None:
+                    raise self._unreachable(scout)
+                reason = self._try(found, alone=len(targets) == 1)
+                if reason is None:
+                    return
+                scout.reject(found, reason, 0.05)
+        finally:
+            scout.close()
+
+    def _unreachable(self, scout: Scout) -> ColossalaiEnvError:
+        if self.spec.agent_store:
+            source = self.spec.sources.get("agent_store", "the launcher").partition(" ")[0]
+            return NoAgent(self.spec.rank, self.here, str(self.endpoint), source, scout.story())
+        return RankZeroUnreachable(
+            self.spec.rank, self.here, str(self.endpoint), self.endpoint.source, scout.story(), self.watch.timeout
+        )
+
+    def _try(self, target: Target, *, alone: bool) -> str | None:
+        """Enter the store at `target` if it is this job's; return why not otherwise."""
+        self.target = target
+        try:
+            store = client(target, self.patience)
+            if self.spec.agent_store and self.leads:
+                self._enter(store)
+                return None
+            patience = self.watch.left if self.spec.agent_store else min(UNRECORDED, max(self.watch.left, 0.5))
+            record = self._met(store, patience)
+        except (StoreLost, RuntimeError) as broken:
+            return f"broke off ({str(broken).partition(chr(10))[0]})"
+        if record is None:
+            return self._no_record(target, alone=alone)
+        if record.job != self.record.job:
+            if alone:
+                raise Stranger(
+                    self.spec.rank, self.here, shown(target), self.record.job, record.job, record.host, record.pid
+                )
+            return f"is the store of job {record.job!r} ({record.process})"
+        if record.generation < self.generation and not self.spec.agent_store:
+            return f"is still the store of this job's last meeting ({record.process})"
+        self.record = record
+        return None
+
+    def _no_record(self, target: Target, *, alone: bool) -> str:
+        met = "answers as a torch store, but no rank 0 of this library has entered it"
+        if self.spec.agent_store or alone:
+            raise RankZeroUnreachable(
+                self.spec.rank, self.here, shown(target), self.endpoint.source, met, self.watch.timeout
+            )
+        return met
+
+    def lend(self, call: Callable[[Store], Result]) -> Task[Result]:
+        """Make a blocking call with the store's first connection; other requests go over another one meanwhile."""
+        return self._ledger.lend(call)
+
+    def take_back(self) -> None:
+        """Use the first connection again."""
+        self._ledger.take_back()
+
+    def read(self, key: str) -> str | None:
+        """Read a key if it is there."""
+        text: str | None = self._ledger.perform(Read(key, 0))
+        return text
+
+    def post(self, key: str, text: str) -> None:
+        """Set a key, as far as the store still answers."""
+        try:
+            self._ledger.perform(Post({key: text}))
+        except StoreLost:
+            log.debug("could not post %s", key)
+
+    def replies(self) -> list[Reply]:
+        """Read what all ranks said of themselves."""
+        return replies_in(self._ledger.perform(Read("replies", 0)))
+
+    def close(self) -> None:
+        """Let go of socket, connections and store."""
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        if self.ledger is not None:
+            self.ledger.close()
+        self.ledger = self.store = None

@@ -1,0 +1,55 @@
+"""Who is missing, shown on rank 0 while it waits: a bar on a terminal, a line now and then in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+import attrs
+
+from .rollcall import Reply, ranges
+
+log = logging.getLogger("colossalai_env")
+
+FIRST = 3.0
+"""Seconds of waiting before anything is shown."""
+
+
+@attrs.define
+class Waiting:
+    """Shows the state of a roll call of `world_size` ranks."""
+
+    world_size: int
+    stream: TextIO = attrs.field(factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
+    began: float = attrs.field(init=False)
+    due: float = attrs.field(init=False, default=FIRST)
+    drawn: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start the clock."""
+        self.began = self.clock()
+
+    def show(self, replies: Sequence[Reply]) -> None:
+        """Draw the bar anew, or log a line when one is due: after 3 s, then each time twice as late."""
+        here = {reply.rank for reply in replies}
+        waited = self.clock() - self.began
+        if waited < self.due:
+            return
+        missing = ranges(rank for rank in range(self.world_size) if rank not in here)
+        told = f"{len(here)}/{self.world_size} ranks are here after {waited:.0f} s, missing {missing or 'none'}"
+        if self.stream.isatty():
+            filled = 24 * len(here) // self.world_size
+            self.stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (24 - filled)}] {told}")
+            self.stream.flush()
+            self.drawn = True
+        else:
+            log.warning("%s", told)
+            self.due = 2 * waited
+
+    def close(self) -> None:
+        """Leave the bar behind on a line of its own."""
+        if self.drawn:
+            self.stream.write("\n")
+            self.stream.flush()

@@ -1,0 +1,137 @@
+"""Installed plugins and the resolvers they bring, found through entry points."""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+import attrs
+import pluggy
+
+from . import hookspecs
+from .environ import Environ
+from .errors import BrokenPlugin, ColossalaiEnvError, RivalPlugins, UnknownResolver
+from .resolver import ResolverProtocol
+
+DISABLE = "COLOSSALAI_ENV_DISABLE"
+"""Names plugins, separated by commas, that are left out without being imported."""
+
+
+@attrs.frozen
+class Plugin:
+    """An entry point of our group: a plugin that is installed, imported or not."""
+
+    name: str
+    distribution: str
+    entry_point: EntryPoint = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, entry_point: EntryPoint) -> "Plugin":
+        """Name the entry point's distribution and version."""
+        found = entry_point.dist
+        return cls(
+            entry_point.name, f"{found.name} {found.version}" if found else "an unknown distribution", entry_point
+        )
+
+    def broken(self, problem: str) -> BrokenPlugin:
+        """Return the error that names this plugin."""
+        return BrokenPlugin(self.name, self.distribution, problem)
+
+
+@attrs.frozen
+class Registered:
+    """A resolver and the plugin that brought it."""
+
+    resolver: ResolverProtocol
+    plugin: Plugin
+
+
+def installed() -> tuple[Plugin, ...]:
+    """Return the plugins of all installed distributions, by name; nothing is imported."""
+    found = entry_points(group=hookspecs.PROJECT)
+    return tuple(sorted((Plugin.of(entry_point) for entry_point in found), key=lambda plugin: plugin.name))
+
+
+def disabled(environ: Environ, plugins: Sequence[Plugin]) -> frozenset[str]:
+    """Return the names in COLOSSALAI_ENV_DISABLE; raise `UnknownResolver` for one that no plugin bears."""
+    listed = environ.get(DISABLE) or ""
+    names = frozenset(name for name in listed.split(",") if name)
+    known = tuple(dict.fromkeys(plugin.name for plugin in plugins))
+    for name in sorted(names.difference(known)):
+        raise UnknownResolver(DISABLE, name, known)
+    return names
+
+
+_loaded: dict[frozenset[str], tuple[Registered, ...]] = {}
+
+
+def resolvers(environ: Environ) -> tuple[Registered, ...]:
+    """Return the resolvers of all plugins that `environ` does not disable, ordered by layer and name.
+
+    A process's plugins are loaded once for each set of disabled names. Raises `BrokenPlugin`,
+    `RivalPlugins` or `UnknownResolver`: a plugin that is silently left out on one node means that
+    another resolver answers there, and the job hangs.
+    """
+    listed = environ.get(DISABLE)
+    key = frozenset([listed] if listed else ())
+    if key not in _loaded:
+        plugins = installed()
+        _loaded[key] = load(plugins, disabled(environ, plugins))
+    return _loaded[key]
+
+
+def load(plugins: Sequence[Plugin], without: frozenset[str] = frozenset()) -> tuple[Registered, ...]:
+    """Import and register `plugins` but those named in `without`, and collect their resolvers."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name in without:
+        manager.set_blocked(name)
+    wanted = [plugin for plugin in plugins if not manager.is_blocked(plugin.name)]
+    _refuse_rivals("plugin", [(plugin.name, plugin.distribution) for plugin in wanted])
+    for plugin in wanted:
+        _register(manager, plugin)
+    found = [Registered(resolver, plugin) for plugin in wanted for resolver in _collect(manager, plugin)]
+    _refuse_rivals("resolver", [(item.resolver.name, _owner(item.plugin)) for item in found])
+    return tuple(sorted(found, key=lambda item: (item.resolver.layer, item.resolver.name)))
+
+
+def _owner(plugin: Plugin) -> str:
+    return f"plugin {plugin.name!r} of {plugin.distribution}"
+
+
+def _refuse_rivals(kind: str, owned: Sequence[tuple[str, str]]) -> None:
+    for name, _ in owned:
+        owners = tuple(owner for other, owner in owned if other == name)
+        if len(owners) > 1:
+            raise RivalPlugins(kind, name, owners)
+
+
+def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
+    try:
+        manager.register(plugin.entry_point.load(), name=plugin.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise plugin.broken(str(error)) from error
+    except Exception as error:
+        raise plugin.broken(f"its import of {plugin.entry_point.value} failed: {_told(error)}") from error
+
+
+def _collect(manager: pluggy.PluginManager, plugin: Plugin) -> Iterable[ResolverProtocol]:
+    """Call one plugin's implementation of the hook, so that its failure bears its name."""
+    hook = manager.hook.colossalai_env_resolvers
+    calls = [
+        implementation.function for implementation in hook.get_hookimpls() if implementation.plugin_name == plugin.name
+    ]
+    if not calls:
+        raise plugin.broken("it implements no hook, expected colossalai_env_resolvers marked with hookimpl")
+    try:
+        found = tuple(cast("Iterable[Any]", calls[0]()))
+    except Exception as error:
+        raise plugin.broken(f"its hook colossalai_env_resolvers failed: {_told(error)}") from error
+    for resolver in found:
+        if not isinstance(resolver, ResolverProtocol):
+            raise plugin.broken(f"its hook returned {resolver!r}, expected resolvers: name, layer, resolve, emulate")
+    return found
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ColossalaiEnvError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,344 @@
+"""resolve(): one candidate per resolver, then one DistSpec or one error; pure."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .environ import Environ
+from .errors import (
+    BrokenPlugin,
+    ColossalaiEnvError,
+    ConflictingResolvers,
+    ContradictoryVariables,
+    IncompleteArguments,
+    InvalidSpec,
+    MalformedVariable,
+    PartialEnvironment,
+    ResolverDoesNotMatch,
+    UnknownResolver,
+)
+from .registry import resolvers
+from .resolver import READERS, Answer, Claim, Layer, NotMine, ResolverProtocol, Unusable, text
+from .spec import DistSpec
+
+SELECT = "COLOSSALAI_ENV_RESOLVER"
+"""Names the one resolver to ask."""
+
+JOB_ID = "COLOSSALAI_ENV_JOB_ID"
+"""A token for launches that have none of their own, such as ranks that are started by hand."""
+
+ARGUMENTS = ("rank", "world_size", "local_rank", "host", "port", "backend")
+"""The fields that callers can give, by keyword or in a parsed namespace."""
+
+MASTER = {"host": "MASTER_ADDR", "port": "MASTER_PORT"}
+"""The variables that scripts set on purpose: they override what a launcher's own variables lead to."""
+
+LOWEST_PORT, PORT_LIMIT = 10000, 32768
+"""Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit."""
+
+
+def derived_port(job_id: str, attempt: int = 0) -> int:
+    """Return a port that every rank of a launch derives alike, and two launches rarely share."""
+    return LOWEST_PORT + (zlib.crc32(job_id.encode()) + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
+
+
+class SingleProcess:
+    """The resolver of last resort: rank 0 of 1."""
+
+    name = "single-process"
+    layer = Layer.ALONE
+
+    def resolve(self, environ: Environ) -> Answer:
+        """Claim whatever nobody else claims."""
+        del environ
+        numbers: dict[str, Any] = {
+            "rank": 0,
+            "world_size": 1,
+            "local_rank": 0,
+            "local_world_size": 1,
+            "node_rank": 0,
+            "num_nodes": 1,
+        }
+        return Claim(DistSpec(**numbers, resolver=self.name, sources=dict.fromkeys(numbers, "rule: a process alone")))
+
+    def emulate(self, spec: DistSpec) -> Environ:
+        """Return the environment of a process that nobody launched."""
+        del spec
+        return Environ()
+
+
+@attrs.frozen
+class Candidate:
+    """One resolver that was asked, and its answer."""
+
+    resolver: ResolverProtocol
+    origin: str
+    answer: Answer
+
+    @property
+    def name(self) -> str:
+        """The resolver's name."""
+        return self.resolver.name
+
+    @property
+    def layer(self) -> Layer:
+        """The resolver's layer."""
+        return self.resolver.layer
+
+
+@attrs.frozen
+class Given:
+    """A value that the caller gave, and where."""
+
+    value: Any
+    source: str
+
+
+@attrs.frozen
+class Resolution:
+    """All that was asked and answered, and what came of it."""
+
+    candidates: tuple[Candidate, ...]
+    outcome: DistSpec | ColossalaiEnvError
+
+    @property
+    def deciding(self) -> Candidate | None:
+        """The candidate whose claim or whose error is the outcome; None where the outcome is not one resolver's."""
+        for candidate in self.candidates:
+            answer = candidate.answer
+            if isinstance(self.outcome, DistSpec) and candidate.name == self.outcome.resolver:
+                return candidate
+            if isinstance(answer, Unusable) and answer.error is self.outcome:
+                return candidate
+        return None
+
+    def spec(self) -> DistSpec:
+        """Return the answer, or raise the error."""
+        if isinstance(self.outcome, ColossalaiEnvError):
+            raise self.outcome
+        return self.outcome
+
+
+def resolve(
+    *,
+    env: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+    args: object = None,
+    resolver: str | ResolverProtocol | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    local_rank: int | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    backend: str | None = None,
+) -> DistSpec:
+    """Say who this process is in its job.
+
+    `env` and `argv` default to this process's; when either is given, nothing else is read. `args`
+    is a parsed namespace whose fields, where not None, override what is found; the other keywords
+    override those too. `resolver` asks one resolver alone, by name or as an object.
+
+    Raises a `ColossalaiEnvError` that names the variable, the value, what was expected and what to do.
+    """
+    environ = Environ.snapshot(env, argv)
+    given = arguments(
+        args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
+    )
+    return examine(environ, given, resolver).spec()
+
+
+def arguments(args: object = None, **keywords: Any) -> dict[str, Given]:  # noqa: ANN401 - fields of several types
+    """Collect what the caller gave: keywords first, then the namespace `args`."""
+    given = {name: Given(value, f"argument {name}") for name, value in keywords.items() if value is not None}
+    for name in ARGUMENTS:
+        value = getattr(args, name, None)
+        if name not in given and value is not None:
+            given[name] = Given(_parsed(name, value), f"args.{name}")
+    return given
+
+
+def _parsed(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return READERS.get(name, text)(value)
+    except ValueError as expected:
+        raise MalformedVariable("arguments", f"--{name}", value, str(expected)) from None
+
+
+def examine(environ: Environ, given: Mapping[str, Given], resolver: str | ResolverProtocol | None = None) -> Resolution:
+    """Ask the resolvers and decide; errors are kept, not raised."""
+    candidates: tuple[Candidate, ...] = ()
+    environ = _as_seen(environ, given)
+    try:
+        candidates = _ask_all(environ)
+        chosen = _choose(candidates, environ, resolver)
+        candidates = candidates if chosen[0] in candidates else (*chosen, *candidates)
+        return Resolution(candidates, _decide(chosen, environ, given))
+    except ColossalaiEnvError as error:
+        return Resolution(candidates, error)
+
+
+def _as_seen(environ: Environ, given: Mapping[str, Given]) -> Environ:
+    """Put a given host and port where scripts put them, so that no resolver misses what the caller said."""
+    settings: dict[str, str] = {}
+    for field, variable in MASTER.items():
+        if field in given:
+            try:
+                settings[variable] = str(READERS[field](str(given[field].value)))
+            except ValueError:
+                continue  # the spec refuses it by the argument's own name
+    return Environ({**environ.variables, **settings}, environ.argv) if settings else environ
+
+
+def _ask_all(environ: Environ) -> tuple[Candidate, ...]:
+    asked = [
+        Candidate(item.resolver, item.plugin.distribution, _ask(item.resolver, environ, item.plugin.broken))
+        for item in resolvers(environ)
+    ]
+    single = SingleProcess()
+    return (*asked, Candidate(single, "built in", single.resolve(environ)))
+
+
+def _ask(resolver: ResolverProtocol, environ: Environ, broken: Callable[[str], BrokenPlugin]) -> Answer:
+    try:
+        return resolver.resolve(environ)
+    except ColossalaiEnvError as error:
+        return Unusable(error)
+    except Exception as error:
+        problem = f"its resolver {resolver.name!r} failed: {type(error).__name__}: {error}"
+        raise broken(problem) from error
+
+
+def _choose(
+    candidates: tuple[Candidate, ...], environ: Environ, resolver: str | ResolverProtocol | None
+) -> tuple[Candidate, ...]:
+    """Narrow the candidates to the one that the caller or the environment names."""
+    if resolver is not None and not isinstance(resolver, str):
+        answer = _ask(resolver, environ, lambda problem: BrokenPlugin(resolver.name, "the caller", problem))
+        chosen = Candidate(resolver, "the caller", answer)
+    else:
+        name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)
+        if name is None:
+            return candidates
+        known = {candidate.name: candidate for candidate in candidates}
+        if name not in known:
+            raise UnknownResolver(origin, name, tuple(known))
+        chosen = known[name]
+    if isinstance(chosen.answer, NotMine):
+        others = tuple(
+            other.name for other in candidates if isinstance(other.answer, Claim) and other.layer is not Layer.ALONE
+        )
+        raise ResolverDoesNotMatch(chosen.name, chosen.answer.reason, others)
+    return (chosen,)
+
+
+def _decide(candidates: Sequence[Candidate], environ: Environ, given: Mapping[str, Given]) -> DistSpec:
+    """Combine the innermost launcher's claim with what was given and with MASTER_ADDR and MASTER_PORT."""
+    identity = {"rank", "world_size"} & given.keys()
+    try:
+        winner = _innermost(candidates)
+    except ColossalaiEnvError:
+        if len(identity) < 2:
+            raise
+        winner = None
+    if winner and any(getattr(winner.spec, field) != given[field].value for field in identity):
+        winner = _other_rank(winner, identity)
+    if not winner:
+        base: dict[str, Any] = {"resolver": "arguments"}
+        sources: dict[str, str] = {}
+        from_arguments = True
+    else:
+        base = attrs.asdict(winner.spec, recurse=False)
+        sources = dict(base.pop("sources"))
+        from_arguments = winner.layer is Layer.ARGUMENTS
+    for name, item in _settings(environ, given, base, from_arguments=from_arguments).items():
+        if base.get(name) != item.value and name in {"host", "port"}:
+            base["agent_store"] = False
+        base[name], sources[name] = item.value, item.source
+    return _completed(base, sources)
+
+
+@attrs.frozen
+class _Winner:
+    spec: DistSpec
+    layer: Layer
+
+
+def _innermost(candidates: Sequence[Candidate]) -> _Winner:
+    """Return the claim of the innermost layer that has one; raise where that layer is unusable or of two minds."""
+    decisive = [candidate for candidate in candidates if not isinstance(candidate.answer, NotMine)]
+    layer = min(candidate.layer for candidate in decisive)
+    claims: list[tuple[str, DistSpec]] = []
+    for candidate in decisive:
+        if candidate.layer is layer and isinstance(candidate.answer, Unusable):
+            raise candidate.answer.error
+        if candidate.layer is layer and isinstance(candidate.answer, Claim):
+            claims.append((candidate.name, candidate.answer.spec))
+    if len({(spec.rank, spec.world_size) for _, spec in claims}) > 1:
+        raise ConflictingResolvers(tuple((name, spec.rank, spec.world_size) for name, spec in claims))
+    if layer is Layer.ALONE:
+        _refuse_traces(candidates)
+    return _Winner(claims[0][1], layer)
+
+
+def _refuse_traces(candidates: Sequence[Candidate]) -> None:
+    traces = tuple(
+        (candidate.name, candidate.answer.found, candidate.answer.missing)
+        for candidate in candidates
+        if isinstance(candidate.answer, NotMine) and candidate.answer.missing
+    )
+    if traces:
+        raise PartialEnvironment(traces)
+
+
+def _other_rank(winner: _Winner, identity: set[str]) -> _Winner | None:
+    """Keep what a launcher says of another rank of the same world; nothing when the world itself is given."""
+    if len(identity) == 2:
+        return None
+    if winner.layer is Layer.ALONE:
+        raise IncompleteArguments(tuple(identity), tuple({"rank", "world_size"} - identity))
+    unsaid: dict[str, Any] = dict.fromkeys(("local_rank", "local_world_size", "node_rank", "num_nodes"))
+    spoken = {name: source for name, source in winner.spec.sources.items() if name not in unsaid}
+    whole = attrs.evolve(winner.spec, **unsaid, sources=spoken)
+    return _Winner(whole, winner.layer)
+
+
+def _settings(
+    environ: Environ, given: Mapping[str, Given], base: Mapping[str, Any], *, from_arguments: bool
+) -> dict[str, Given]:
+    """Return what overrides the winner: the given, and MASTER_ADDR and MASTER_PORT, which scripts set on purpose."""
+    settings = dict(given)
+    named = environ.get(JOB_ID)
+    if named:
+        settings["job_id"] = Given(named, JOB_ID)
+    sizes = [item.value for name, item in given.items() if name == "world_size"]
+    if (sizes or [base.get("world_size")])[0] == 1:
+        return settings
+    for field, variable in MASTER.items():
+        found = environ.get(variable)
+        if found is None or field in settings or (from_arguments and base.get(field) is not None):
+            continue
+        try:
+            settings[field] = Given(READERS[field](found), variable)
+        except ValueError as expected:
+            raise MalformedVariable(base["resolver"], variable, found, str(expected), base.get("rank")) from None
+    return settings
+
+
+def _completed(base: dict[str, Any], sources: dict[str, str]) -> DistSpec:
+    """Build the spec, with the port that its job id gives and loopback for a world on one node."""
+    try:
+        spec = DistSpec(**base, sources=sources)
+        if spec.world_size > 1 and spec.port is None and spec.job_id is not None:
+            sources["port"] = f"rule: from job id ({sources['job_id']})"
+            spec = attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
+        if spec.world_size > 1 and spec.host is None and spec.one_node:
+            sources["host"] = "rule: all ranks are on one node"
+            spec = attrs.evolve(spec, host="127.0.0.1", sources=sources)
+    except InvalidSpec as error:
+        found = tuple((sources.get(field, field), str(base.get(field))) for field in error.fields)
+        raise ContradictoryVariables(base["resolver"], error.problem, found, base.get("rank")) from None
+    return spec

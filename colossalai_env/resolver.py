@@ -1,0 +1,370 @@
+"""A resolver: one launcher's dialect as a table, and how the table is read and written."""
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+
+from .environ import Environ
+from .errors import (
+    ColossalaiEnvError,
+    ContradictoryVariables,
+    InvalidSpec,
+    MalformedVariable,
+    MissingVariable,
+)
+from .spec import FIELDS, DistSpec, host_name, port_number, size, whole_number
+
+
+class Layer(IntEnum):
+    """How near a launcher stands to the process; the nearest one that claims it is right."""
+
+    ARGUMENTS = 1
+    """The command line of the process itself."""
+    WORKER = 2
+    """torchrun and the variables of ``env://``."""
+    MPI = 3
+    """mpirun, mpiexec and their kin."""
+    STEP = 4
+    """A scheduler's step, such as srun's."""
+    PLATFORM = 5
+    """Kubernetes, SageMaker and other platforms that start containers."""
+    ALONE = 6
+    """Nobody: a process started by hand."""
+
+
+@attrs.frozen
+class NotMine:
+    """The launcher did not start this process; `found` and `missing` are its marks where only some are there."""
+
+    reason: str
+    found: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Unusable:
+    """The launcher started this process, but what it left is incomplete, malformed or no world."""
+
+    error: ColossalaiEnvError
+
+
+@attrs.frozen
+class Claim:
+    """The launcher started this process, and this is who it is."""
+
+    spec: DistSpec
+
+
+@attrs.frozen
+class Located:
+    """What a launcher said when it was asked for rank 0."""
+
+    host: str
+    """A name or address at which the other ranks reach rank 0."""
+    source: str
+    """What was asked, shown as the field's source."""
+    job_id: str | None = None
+    """The launch's own token, where the variables have none."""
+
+
+@attrs.frozen
+class Way:
+    """One way to ask a launcher for rank 0's host."""
+
+    name: str
+    ask: Callable[[DistSpec, Environ], Located | None]
+    """Returns ``None`` where it does not apply, which must be alike on all ranks; raises `CannotLocate`."""
+
+
+Answer: TypeAlias = NotMine | Unusable | Claim
+
+
+@runtime_checkable
+class ResolverProtocol(Protocol):
+    """What the registry asks of a resolver; `Resolver` fulfils it from a table."""
+
+    @property
+    def name(self) -> str:
+        """The name by which it is chosen and shown."""
+        ...
+
+    @property
+    def layer(self) -> Layer:
+        """How near its launcher stands to the process."""
+        ...
+
+    def resolve(self, environ: Environ) -> Answer:
+        """Answer from `environ` alone: no other input, no output."""
+        ...
+
+    def emulate(self, spec: DistSpec) -> Environ:
+        """Return what the launcher would have set for the process that `spec` describes."""
+        ...
+
+
+Required: TypeAlias = bool | str | Callable[[Environ], bool]
+"""Whether a variable must be there: always, when another variable is set, or when a function says so."""
+
+Reader: TypeAlias = Callable[[str], Any]
+"""Turns a variable's text into a value; raises `ValueError` with what was expected."""
+
+
+def text(value: str) -> str:
+    """Read any text but the empty one."""
+    if not value:
+        msg = "a text that is not empty"
+        raise ValueError(msg)
+    return value
+
+
+READERS: Mapping[str, Reader] = {
+    "rank": whole_number,
+    "world_size": size,
+    "local_rank": whole_number,
+    "local_world_size": size,
+    "node_rank": whole_number,
+    "num_nodes": size,
+    "host": host_name,
+    "port": port_number,
+}
+
+
+@attrs.frozen
+class Var:
+    """The row of a field that one variable holds; see `var`."""
+
+    names: tuple[str, ...]
+    required: Required
+    read: Reader | None
+
+    def inputs(self) -> tuple["Var", ...]:
+        """Return the variables that this row reads."""
+        return (self,)
+
+
+@attrs.frozen
+class Derived:
+    """The row of a field that is computed from several variables; see `derive`."""
+
+    function: Callable[..., Any]
+    variables: tuple[Var, ...]
+    required: Required
+
+    def inputs(self) -> tuple[Var, ...]:
+        """Return the variables that this row reads."""
+        return self.variables
+
+
+Row: TypeAlias = Var | Derived
+
+
+def var(*names: str, required: Required = True, read: Reader | None = None) -> Var:
+    """Take a field from the first of these variables that is set; ``--name`` is an option.
+
+    `required` is True where the launcher always sets it, False where it may be absent, a
+    variable's name where it must be there when that variable is, or a function of the `Environ`.
+    `read` turns the text into the value and raises `ValueError` with what was expected; each field
+    has its own by default.
+    """
+    return Var(names, required, read)
+
+
+def derive(function: Callable[..., Any], *variables: str | Var, required: Required = True) -> Derived:
+    """Compute a field by a pure function of the values of variables; ``None`` is "not said".
+
+    A name alone is a required text. The function raises `ValueError` with a sentence where its
+    values contradict each other.
+    """
+    rows = tuple(item if isinstance(item, Var) else var(item) for item in variables)
+    return Derived(function, rows, required)
+
+
+Presence: TypeAlias = Callable[[Environ], NotMine | None]
+"""Tells whether the launcher started this process: ``None`` for yes. Raises `NotAWorld` to refuse the place."""
+
+
+def any_of(*marks: str) -> Presence:
+    """Claim the process when any of these variables is set: only this launcher sets them."""
+
+    def present(environ: Environ) -> NotMine | None:
+        return None if any(mark in environ for mark in marks) else NotMine(f"no {' or '.join(marks)}")
+
+    present.__doc__ = f"Any of {', '.join(marks)} is set."
+    return present
+
+
+def all_of(*marks: str) -> Presence:
+    """Claim the process when all of these variables are set: others may set some of them too."""
+
+    def present(environ: Environ) -> NotMine | None:
+        missing = tuple(mark for mark in marks if mark not in environ)
+        if not missing:
+            return None
+        found = tuple(mark for mark in marks if mark in environ)
+        return NotMine(f"no {', '.join(missing)}", found, missing if found else ())
+
+    present.__doc__ = f"All of {', '.join(marks)} are set."
+    return present
+
+
+def _presence(marks: "str | Presence") -> Presence:
+    return any_of(marks) if isinstance(marks, str) else marks
+
+
+def _nothing(spec: DistSpec) -> Mapping[str, str]:
+    del spec
+    return {}
+
+
+@attrs.frozen(kw_only=True)
+class Resolver:
+    """A launcher's dialect: one row per field of `DistSpec`, the marks that tell it, and its layer.
+
+    It answers all or nothing, from the rows of its own table.
+    """
+
+    name: str
+    layer: Layer
+    present: Presence = attrs.field(converter=_presence)
+    """A variable that only this launcher sets, `any_of`, `all_of`, or a function of the `Environ`."""
+    rank: Row
+    world_size: Row
+    local_rank: Row | None = None
+    local_world_size: Row | None = None
+    node_rank: Row | None = None
+    num_nodes: Row | None = None
+    host: Row | None = None
+    port: Row | None = None
+    agent_store: Row | None = None
+    backend: Row | None = None
+    job_id: Row | None = None
+    emulated: Callable[[DistSpec], Mapping[str, str]] = _nothing
+    """What the launcher sets besides the plain rows: the variables of derived rows, and its marks."""
+    locate: tuple[Way, ...] = ()
+    """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
+    doc: str | None = None
+    """Where the facts of the table come from, for the documentation."""
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Return the fields that this launcher says, with their rows, rank first."""
+        for field in FIELDS:
+            row = None if field == "resolver" else getattr(self, field)
+            if row is not None:
+                yield field, row
+
+    def variables(self) -> tuple[str, ...]:
+        """Return the names of all variables and options that the rows read."""
+        return tuple(dict.fromkeys(name for _, row in self.rows() for item in row.inputs() for name in item.names))
+
+    def resolve(self, environ: Environ) -> Answer:
+        """Answer from `environ` alone."""
+        try:
+            absent = self.present(environ)
+            return Claim(_Reading(self, environ).spec()) if absent is None else absent
+        except ColossalaiEnvError as error:
+            return Unusable(error)
+
+    def readable(self, environ: Environ) -> dict[str, Any]:
+        """Return the fields that can be read where others cannot, so that the other ranks can be told of the error."""
+        values: dict[str, Any] = {}
+        reading = _Reading(self, environ)
+        for field, row in self.rows():
+            try:
+                values[field] = reading.value(field, row)
+            except ColossalaiEnvError:  # noqa: PERF203 - a table has a dozen rows
+                continue
+        return {field: value for field, value in values.items() if value is not None}
+
+    def emulate(self, spec: DistSpec) -> Environ:
+        """Return what the launcher would have set; raise `InvalidSpec` where it always says what `spec` does not."""
+        settings = {
+            row.names[0]: str(getattr(spec, field))
+            for field, row in self.rows()
+            if isinstance(row, Var) and getattr(spec, field) is not None
+        }
+        settings.update(self.emulated(spec))
+        environ = Environ(
+            {name: value for name, value in settings.items() if not name.startswith("--")},
+            [f"{name}={value}" for name, value in settings.items() if name.startswith("--")],
+        )
+        for field, row in self.rows():
+            if getattr(spec, field) is None and _is_required(row, environ):
+                msg = f"{field} is None, which {self.name} always says"
+                raise InvalidSpec(msg, (field,))
+        return environ
+
+
+@attrs.define
+class _Reading:
+    """One pass over a table: it knows the rank as soon as that is read, for the errors of later rows."""
+
+    resolver: Resolver
+    environ: Environ
+    rank: int | None = None
+
+    def spec(self) -> DistSpec:
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for field, row in self.resolver.rows():
+            value = self.value(field, row)
+            if value is not None:
+                values[field] = value
+                sources[field] = self.source(row)
+            if field == "rank":
+                self.rank = value
+        try:
+            return DistSpec(**values, resolver=self.resolver.name, sources=sources)
+        except InvalidSpec as error:
+            names = [name for field, row in self.resolver.rows() if field in error.fields for name in _names(row)]
+            raise ContradictoryVariables(
+                self.resolver.name, error.problem, self.environ.found(names), self.rank
+            ) from None
+
+    def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
+        if isinstance(row, Var):
+            return self.read(row, READERS.get(field, text))
+        inputs = [self.read(item, text, required=self.is_required(row)) for item in row.variables]
+        if any(value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)):
+            return None
+        try:
+            return row.function(*inputs)
+        except ValueError as problem:
+            raise ContradictoryVariables(
+                self.resolver.name, str(problem), self.environ.found(_names(row)), self.rank
+            ) from None
+
+    def read(self, row: Var, default: Reader, *, required: bool = True) -> Any:  # noqa: ANN401 - any reader's value
+        name = self.name(row)
+        if name is None:
+            if required and self.is_required(row):
+                marks = tuple(mark for mark in self.resolver.variables() if mark in self.environ)
+                raise MissingVariable(self.resolver.name, row.names[0], marks, self.rank)
+            return None
+        found = self.environ.get(name) or ""
+        try:
+            return (row.read or default)(found)
+        except ValueError as expected:
+            raise MalformedVariable(self.resolver.name, name, found, str(expected), self.rank) from None
+
+    def name(self, row: Var) -> str | None:
+        return next((name for name in row.names if name in self.environ), None)
+
+    def is_required(self, row: Row) -> bool:
+        return _is_required(row, self.environ)
+
+    def source(self, row: Row) -> str:
+        names = [name for name in map(self.name, row.inputs()) if name]
+        rule = f" ({row.function.__name__})" if isinstance(row, Derived) else ""
+        return ", ".join(names) + rule
+
+
+def _is_required(row: Row, environ: Environ) -> bool:
+    if callable(row.required):
+        return row.required(environ)
+    return row.required in environ if isinstance(row.required, str) else row.required
+
+
+def _names(row: Row) -> list[str]:
+    return [name for item in row.inputs() for name in item.names]

@@ -1,0 +1,27 @@
+"""Hydra, the mpiexec of MPICH 4 and 5 and of Intel MPI.
+
+Facts: runs of MPICH 4.0 and 5.0 and Intel MPI 2021.18. PMI_RANK alone is no mark of Hydra: Slurm's
+``srun --mpi=pmi2`` sets it too. No variable holds rank 0's host.
+"""
+
+from collections.abc import Iterable
+
+from colossalai_env import Layer, Resolver, any_of, hookimpl, var
+
+HYDRA = Resolver(
+    name="hydra",
+    layer=Layer.MPI,
+    present=any_of("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    rank=var("PMI_RANK"),
+    world_size=var("PMI_SIZE"),
+    local_rank=var("MPI_LOCALRANKID"),
+    local_world_size=var("MPI_LOCALNRANKS"),
+    job_id=var("I_MPI_HYDRA_UUID", required=False),
+    doc=__doc__,
+)
+
+
+@hookimpl
+def colossalai_env_resolvers() -> Iterable[Resolver]:
+    """Bring the resolver of Hydra."""
+    return [HYDRA]

@@ -1,0 +1,28 @@
+"""Open MPI's mpirun, 4.1 (ORTE) and 5 (PRRTE).
+
+Facts: Open MPI's page "Environment variables set by mpirun" and runs of 4.1.4 and 5.0.11. No
+variable holds the node's index, the number of nodes or rank 0's host: OMPI_COMM_WORLD_NODE_RANK
+is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpirun's own.
+"""
+
+from collections.abc import Iterable
+
+from colossalai_env import Layer, Resolver, any_of, hookimpl, var
+
+OPENMPI = Resolver(
+    name="openmpi",
+    layer=Layer.MPI,
+    present=any_of("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    rank=var("OMPI_COMM_WORLD_RANK"),
+    world_size=var("OMPI_COMM_WORLD_SIZE"),
+    local_rank=var("OMPI_COMM_WORLD_LOCAL_RANK"),
+    local_world_size=var("OMPI_COMM_WORLD_LOCAL_SIZE", required=False),
+    job_id=var("PMIX_NAMESPACE", required=False),
+    doc=__doc__,
+)
+
+
+@hookimpl
+def colossalai_env_resolvers() -> Iterable[Resolver]:
+    """Bring the resolver of Open MPI."""
+    return [OPENMPI]

@@ -1,0 +1,39 @@
+"""Slurm's counts of tasks per node, such as ``2(x3),1``."""
+
+import re
+from collections.abc import Sequence
+
+import attrs
+
+COUNTS = re.compile(r"\d{1,10}(?:\(x\d{1,10}\))?(?:,\d{1,10}(?:\(x\d{1,10}\))?)*", re.ASCII)
+
+
+@attrs.frozen
+class TaskCounts:
+    """How many tasks each node of a step has, in the order of the nodes."""
+
+    runs: Sequence[tuple[int, int]]
+
+    @classmethod
+    def parse(cls, text: str) -> "TaskCounts":
+        """Read SLURM_STEP_TASKS_PER_NODE; raise `ValueError` with what was expected."""
+        if not COUNTS.fullmatch(text):
+            msg = "counts of tasks such as 2(x3),1"
+            raise ValueError(msg)
+        pairs = (item.partition("(x") for item in text.split(","))
+        return cls(tuple((int(count), int(repeat[:-1] or 1)) for count, _, repeat in pairs))
+
+    @property
+    def total(self) -> int:
+        """Count the tasks of all nodes."""
+        return sum(count * repeat for count, repeat in self.runs)
+
+    def __len__(self) -> int:
+        return sum(repeat for _, repeat in self.runs)
+
+    def __getitem__(self, node: int) -> int:
+        for count, repeat in self.runs:
+            if node < repeat:
+                return count
+            node -= repeat
+        raise IndexError(node)

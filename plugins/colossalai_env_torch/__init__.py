@@ -1,0 +1,97 @@
+"""torchrun, `torch.distributed.launch`, and RANK and WORLD_SIZE set by hand as for ``env://``.
+
+Facts: PyTorch's page "torchrun (Elastic Launch)", section "Environment Variables", and runs of
+torchrun 2.13 with standalone, c10d and static rendezvous, restarts, uneven agents and several
+agents on one host.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from colossalai_env import (
+    DistSpec,
+    Environ,
+    Layer,
+    NotAWorld,
+    NotMine,
+    Resolver,
+    all_of,
+    any_of,
+    derive,
+    hookimpl,
+    var,
+)
+
+RUN, RESTART, AGENT_STORE = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"
+
+by_torchrun = any_of(RUN, RESTART)
+by_hand = all_of("RANK", "WORLD_SIZE")
+
+
+def worker(environ: Environ) -> NotMine | None:
+    """Torchrun's own variables are set, or RANK and WORLD_SIZE are."""
+    if by_torchrun(environ) is None:
+        return None
+    if "LOCAL_RANK" not in environ and environ.get("PET_NPROC_PER_NODE") not in {None, "1"}:
+        raise NotAWorld(
+            "torch",
+            "RANK and WORLD_SIZE count nodes here, not processes: they are torchrun's input",
+            environ.found(("RANK", "WORLD_SIZE", "PET_NPROC_PER_NODE")),
+            NODE_LEVEL_ADVICE,
+        )
+    return by_hand(environ)
+
+
+NODE_LEVEL_ADVICE = (
+    "start torchrun once on each node: torchrun --nnodes=$WORLD_SIZE --node-rank=$RANK "
+    "--nproc-per-node=gpu --master-addr=$MASTER_ADDR --master-port=$MASTER_PORT train.py; "
+    "where one process per node is meant, export LOCAL_RANK=0"
+)
+
+
+def several(environ: Environ) -> bool:
+    """Tell whether the world has more than one process, which need an address to meet at."""
+    return environ.get("WORLD_SIZE") != "1" or by_torchrun(environ) is None
+
+
+def launch_token(run: str, restart: str) -> str:
+    """Join the run's id and the number of restarts: a restarted worker is not the one before."""
+    return f"{run}/{restart}"
+
+
+def is_true(value: str | None) -> bool | None:
+    """Read torchrun's "True" as torch.distributed does; anything else says nothing."""
+    return True if value == "True" else None
+
+
+def emulated(spec: DistSpec) -> Mapping[str, str]:
+    """Return torchrun's own marks, where the spec has them."""
+    served = {AGENT_STORE: str(spec.agent_store)}
+    if spec.job_id is None:
+        return served if spec.agent_store else {}
+    run, _, restart = spec.job_id.rpartition("/")
+    return {RUN: run, RESTART: restart, **served}
+
+
+TORCH = Resolver(
+    name="torch",
+    layer=Layer.WORKER,
+    present=worker,
+    rank=var("RANK"),
+    world_size=var("WORLD_SIZE"),
+    local_rank=var("LOCAL_RANK", required=RUN),
+    local_world_size=var("LOCAL_WORLD_SIZE", required=RUN),
+    node_rank=var("GROUP_RANK", required=RUN),
+    num_nodes=var("GROUP_WORLD_SIZE", required=RUN),
+    host=var("MASTER_ADDR", required=several),
+    port=var("MASTER_PORT", required=several),
+    agent_store=derive(is_true, var(AGENT_STORE, required=False)),
+    job_id=derive(launch_token, RUN, RESTART, required=lambda environ: by_torchrun(environ) is None),
+    emulated=emulated,
+    doc=__doc__,
+)
+
+
+@hookimpl
+def colossalai_env_resolvers() -> Iterable[Resolver]:
+    """Bring the resolver of torchrun and ``env://``."""
+    return [TORCH]
