@@ -182,15 +182,21 @@ def examine(environ: Environ, given: Mapping[str, Given], resolver: str | Resolv
 
 
 def _as_seen(environ: Environ, given: Mapping[str, Given]) -> Environ:
-    """Put a given host and port where scripts put them, so that no resolver misses what the caller said."""
-    settings: dict[str, str] = {}
-    for field, variable in MASTER.items():
-        if field in given:
-            try:
-                settings[variable] = str(READERS[field](str(given[field].value)))
-            except ValueError:
-                continue  # the spec refuses it by the argument's own name
+    """Put a given host and port where scripts put them, if nothing usable is there, so that no resolver misses them."""
+    settings = {
+        variable: str(given[field].value)
+        for field, variable in MASTER.items()
+        if field in given and not _reads(field, environ.get(variable)) and _reads(field, str(given[field].value))
+    }
     return Environ({**environ.variables, **settings}, environ.argv) if settings else environ
+
+
+def _reads(field: str, value: str | None) -> bool:
+    try:
+        READERS[field](value or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _ask_all(environ: Environ) -> tuple[Candidate, ...]:

@@ -36,6 +36,9 @@ SILENCE = 5.0
 GRACE = 1.0
 """Seconds that a first disagreement waits for the other ranks, so that the odd one can be told."""
 
+LATEST = {"verdict": 0.5, "go": 0.9}
+"""Seconds after its own deadline that a rank still waits for rank 0's word."""
+
 LINGER = 2.0
 """Seconds that rank 0 keeps serving the store after a bad verdict, so that all can read it."""
 
@@ -347,13 +350,14 @@ def _refuse_surplus(reply: Reply) -> Protocol[None]:
 
 
 def _hear(key: str, reply: Reply, leader_process: str, watch: Watch) -> Protocol[str]:
-    """Wait for rank 0 to post, as long as it lives and the time lasts."""
+    """Wait for rank 0 to post, as long as it lives and the time lasts; its own deadline may be a moment later."""
     beat, quiet_since = -1, watch.clock()
     while True:
-        text: str | None = yield Read(key, min(2.0, max(0.0, watch.left)))
+        left = watch.left + LATEST[key]
+        text: str | None = yield Read(key, min(2.0, max(0.0, left)))
         if text is not None:
             return text
-        if watch.left <= 0:
+        if left <= 0:
             text = yield from _last_word(key, reply, watch)
             return text
         alive: bool = yield Alive()
@@ -368,15 +372,15 @@ def _hear(key: str, reply: Reply, leader_process: str, watch: Watch) -> Protocol
 
 
 def _last_word(key: str, reply: Reply, watch: Watch) -> Protocol[str]:
-    """Give up at the deadline: tell rank 0, and judge alone when it does not answer at once."""
+    """Give up: tell rank 0, whose deadline may be later, and judge alone."""
     log: str | None = yield Read("replies", 0)
     heard = replies_in(log)
     failure = missing(heard, reply.world_size, watch.timeout)
     if len({other.rank for other in heard}) >= reply.world_size:
         failure = MissingRanks(f"rank 0 gave no verdict within {watch.timeout:.1f} s, though all ranks answered")
     yield from answer(attrs.evolve(reply, error=failure.sentence, gave_up=True))
-    text: str | None = yield Read(key, 0.5)
-    return text if text not in {None, OK} and text is not None else _written(failure)
+    text: str | None = yield Read(key, 0)
+    return _written(failure) if text in {None, OK} or text is None else text
 
 
 def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) -> Protocol[Place | None]:

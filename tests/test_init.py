@@ -1,0 +1,185 @@
+"""init_from_env() in real processes: under torchrun, by hand, by arguments, and alone."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import TORCHRUN, Ended, Processes, free_port, run
+
+SUM = Path(__file__).parent / "programs" / "sum.py"
+
+
+def told(ended: list[Ended]) -> list[dict[str, Any]]:
+    """Return what all ranks printed, by rank; each must have ended well and in silence."""
+    for process in ended:
+        assert process.code == 0, process.err
+        assert "Warning" not in process.err
+    return sorted(
+        (json.loads(line) for process in ended for line in process.lines("TOLD ")), key=lambda one: one["rank"]
+    )
+
+
+def assert_world(ranks: list[dict[str, Any]], size: int, resolver: str) -> None:
+    """Hold what all ranks say against a world on one host."""
+    host = socket.gethostname()
+    assert [one["rank"] for one in ranks] == list(range(size))
+    for one in ranks:
+        assert one["sum"] == size * (size + 1) / 2
+        assert (one["world_size"], one["resolver"], one["environ"]) == (size, resolver, True)
+        assert one["peers"] == [[other["rank"], other["local_rank"], host] for other in ranks]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_torchrun_standalone(count: int) -> None:
+    ranks = told([run([*TORCHRUN, "--standalone", f"--nproc-per-node={count}", SUM])])
+    assert_world(ranks, count, "torch")
+    assert [one["local_rank"] for one in ranks] == list(range(count))
+
+
+@pytest.mark.parametrize(
+    "rendezvous",
+    [["--rdzv-backend=c10d", "--rdzv-id=seven"], ["--rdzv-backend=static"]],
+    ids=["c10d", "static"],
+)
+def test_two_torchrun_agents_on_one_host_of_unequal_size(rendezvous: list[str]) -> None:
+    with Processes() as processes:
+        port = free_port()
+        for node, count in enumerate([2, 1]):
+            where = ["--node-rank", str(node), "--nnodes=2", f"--nproc-per-node={count}"]
+            if "c10d" in rendezvous[0]:
+                where += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
+            else:
+                where += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+            processes.start([*TORCHRUN, *rendezvous, *where, SUM])
+        ranks = told(processes.wait())
+    assert_world(ranks, 3, "torch")
+    assert {one["num_nodes"] for one in ranks} == {2}
+    assert sorted(one["local_world_size"] for one in ranks) == [1, 2, 2]
+
+
+def test_a_worker_that_crashes_once_rejoins_with_the_others() -> None:
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", SUM, "--crash-once"]
+    ended = run(command)
+    assert ended.code == 0, ended.err
+    ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])[-2:]
+    assert_world(ranks, 2, "torch")
+    assert all(one["job_id"].endswith("/1") for one in ranks)
+
+
+def test_the_old_launch_module_with_and_without_use_env() -> None:
+    launch: list[str | Path] = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc-per-node=2"]
+    for option in ([], ["--use-env"]):
+        ended = run([*launch, *option, f"--master-port={free_port()}", SUM])
+        assert ended.code == 0, ended.err
+        ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])
+        assert_world(ranks, 2, "torch")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_arguments_by_hand_also_with_ipv6(host: str) -> None:
+    with Processes() as processes:
+        port = free_port()
+        for rank in (1, 0):
+            identity = ["--rank", str(rank), "--world_size=2", f"--host={host}", f"--port={port}"]
+            processes.start([sys.executable, SUM, *identity])
+        ranks = told(processes.wait())
+    assert_world(ranks, 2, "cli-args")
+    assert [(one["local_rank"], one["local_world_size"], one["num_nodes"]) for one in ranks] == [(0, 2, 1), (1, 2, 1)]
+    assert ranks[0]["host"] == host
+
+
+def test_variables_by_hand_without_a_local_rank() -> None:
+    with Processes() as processes:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank in range(2):
+            processes.start([sys.executable, SUM], {"RANK": str(rank), **shared})
+        ranks = told(processes.wait())
+    assert_world(ranks, 2, "torch")
+    assert [one["local_rank"] for one in ranks] == [0, 1]
+
+
+def test_a_slurm_step_on_one_node_meets_on_loopback_at_a_port_of_its_own() -> None:
+    step = {
+        "SLURM_JOB_ID": "212", "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0",
+        "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "no-such-node[7]",
+    }  # fmt: skip
+    with Processes() as processes:
+        for rank in "01":
+            processes.start([sys.executable, SUM], {**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank})
+        ranks = told(processes.wait())
+    assert_world(ranks, 2, "slurm")
+    assert {one["host"] for one in ranks} == {"127.0.0.1"}
+
+
+def test_a_process_alone_needs_no_socket() -> None:
+    program = """
+import socket
+def refuse(*_): raise AssertionError("a socket")
+socket.socket.bind = socket.socket.connect = refuse
+exec(open({path!r}).read())
+"""
+    ranks = told([run([sys.executable, "-c", program.format(path=str(SUM))])])
+    assert_world(ranks, 1, "single-process")
+
+
+def test_a_second_init_names_the_first_and_close_makes_room_for_another() -> None:
+    program = """
+import colossalai_env, torch.distributed as dist
+job = colossalai_env.init_from_env()
+try:
+    colossalai_env.init_from_env()
+except colossalai_env.AlreadyInitialised as error:
+    assert "<string>:3" in str(error) and "close()" in str(error), error
+job.close(); job.close()
+assert not dist.is_initialized()
+again = colossalai_env.init_from_env()
+assert dist.is_initialized()
+"""
+    ended = run([sys.executable, "-c", program])
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_group_made_without_us_is_not_taken_over() -> None:
+    program = """
+import colossalai_env, torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+try:
+    colossalai_env.init_from_env()
+except colossalai_env.AlreadyInitialised as error:
+    assert "without this library" in str(error), error
+else:
+    raise SystemExit(1)
+"""
+    assert run([sys.executable, "-c", program]).code == 0
+
+
+def test_open_mpi_over_several_nodes_without_an_address_says_what_to_add() -> None:
+    ompi = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+    ended = run([sys.executable, "-c", "import colossalai_env; colossalai_env.init_from_env(timeout=3)"], ompi)
+    assert ended.code == 1
+    assert "export MASTER_ADDR and MASTER_PORT on every rank, or add --host" in ended.err
+
+
+def test_after_an_error_in_the_block_the_group_is_left_alone() -> None:
+    program = """
+import colossalai_env, torch.distributed as dist
+try:
+    with colossalai_env.init_from_env():
+        raise ValueError("mine")
+except ValueError:
+    assert dist.is_initialized()
+raise KeyError("the end")
+"""
+    ended = run([sys.executable, "-c", program])
+    assert ended.code == 1
+    assert ended.err.strip().endswith("KeyError: 'the end'")
+
+
+@pytest.mark.gpu
+def test_nccl_on_a_gpu_with_device_id_and_a_quiet_end() -> None:
+    ranks = told([run([*TORCHRUN, "--standalone", "--nproc-per-node=1", SUM])])
+    assert (ranks[0]["device"], ranks[0]["backend"]) == ("cuda:0", "nccl")

@@ -1,0 +1,105 @@
+"""Plugins: found through entry points of real distributions, and loud when something is wrong with one."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colossalai_env import BrokenPlugin, RivalPlugins, UnknownResolver, registry, resolve
+
+GOOD = """
+from colossalai_env import Layer, Resolver, hookimpl, var
+
+@hookimpl
+def colossalai_env_resolvers():
+    rows = {"rank": var("HOUSE_RANK"), "world_size": var("HOUSE_SIZE")}
+    return [Resolver(name="house", layer=Layer.MPI, present="HOUSE_RANK", **rows)]
+"""
+
+
+class Site:
+    """A folder of installed distributions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(self, distribution: str, plugin: str, source: str, module: str = "") -> None:
+        module = module or f"plugin_{distribution.replace('-', '_')}"
+        (self.folder / f"{module}.py").write_text(source)
+        info = self.folder / f"{distribution.replace('-', '_')}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[colossalai_env]\n{plugin} = {module}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(registry, "_loaded", {})
+    before = set(sys.modules)
+    yield Site(tmp_path)
+    for name in set(sys.modules) - before:
+        if name.startswith("plugin_"):
+            del sys.modules[name]
+
+
+def test_a_third_partys_plugin_is_found_like_ours(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD)
+    spec = resolve(env={"HOUSE_RANK": "1", "HOUSE_SIZE": "2"})
+    assert (spec.rank, spec.world_size, spec.resolver) == (1, 2, "house")
+
+
+def test_a_plugin_that_raises_on_import_is_named_with_its_distribution_and_the_way_on(site: Site) -> None:
+    site.install("house-launcher", "house", "import no_such_module")
+    with pytest.raises(
+        BrokenPlugin, match=r"'house' of house-launcher 1.5.*no_such_module.*COLOSSALAI_ENV_DISABLE=house"
+    ):
+        resolve(env={})
+    assert resolve(env={"COLOSSALAI_ENV_DISABLE": "house"}).world_size == 1
+
+
+def test_a_disabled_plugin_is_not_imported(site: Site) -> None:
+    site.install("house-launcher", "house", "raise SystemExit('imported')")
+    assert resolve(env={"COLOSSALAI_ENV_DISABLE": "house,slurm"}).world_size == 1
+    assert "plugin_house_launcher" not in sys.modules
+
+
+def test_two_plugins_of_one_name_are_an_error_that_names_both_distributions(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD)
+    site.install("other-launcher", "house", GOOD)
+    with pytest.raises(RivalPlugins, match=r"house-launcher 1.5 and from other-launcher 1.5"):
+        resolve(env={})
+    assert resolve(env={"COLOSSALAI_ENV_DISABLE": "house"}).world_size == 1
+
+
+def test_two_resolvers_of_one_name_are_an_error_that_names_both_plugins(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD)
+    site.install("other-launcher", "other", GOOD)
+    with pytest.raises(
+        RivalPlugins, match=r"resolver 'house'.*plugin 'house' of house-launcher.*plugin 'other' of other"
+    ):
+        resolve(env={})
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolver(): return []", "unknown hook"),
+        ("", "implements no hook"),
+        (GOOD.replace("return [", "raise RuntimeError('boom'); return ["), "RuntimeError: boom"),
+        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(): return [1]", "returned 1"),
+        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(x): return []", "Argument"),
+    ],
+    ids=["misspelt hook", "no hook", "raising hook", "no resolver", "wrong signature"],
+)
+def test_a_plugin_that_cannot_work_is_named(site: Site, source: str, told: str) -> None:
+    site.install("house-launcher", "house", source)
+    with pytest.raises(BrokenPlugin, match=f"(?s)'house' of house-launcher 1.5.*{told}"):
+        resolve(env={})
+
+
+def test_an_unknown_name_in_disable_lists_the_known_ones(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD)
+    with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_DISABLE names 'hose'.*house.*slurm"):
+        resolve(env={"COLOSSALAI_ENV_DISABLE": "hose"})

@@ -1,0 +1,288 @@
+"""The roll call: what rank 0 judges, and whole worlds in memory that must not end in two verdicts."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colossalai_env import (
+    Disagreement,
+    DuplicateRank,
+    LostRanks,
+    MissingRanks,
+    NodeLevelRanks,
+    RankFailed,
+    RollCallFailed,
+    SharedDevice,
+    Surplus,
+)
+from colossalai_env.rollcall import (
+    Add,
+    Alive,
+    Append,
+    Await,
+    Pause,
+    Place,
+    Post,
+    Protocol,
+    Read,
+    Reply,
+    Watch,
+    disagreement,
+    leader,
+    member,
+    missing,
+    node_level,
+    places,
+    problem,
+    ranges,
+    replies_in,
+)
+
+
+def reply(rank: int, world_size: int = 4, **said: Any) -> Reply:
+    fields = {
+        "host": f"n{rank // 2}",
+        "boot": "b",
+        "pid": 100 + rank,
+        "backend": "gloo",
+        "torch": "2",
+        "resolver": "slurm",
+    }
+    return Reply(**{"rank": rank, "world_size": world_size, **fields, **said})
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_ranks_are_written_as_ranges(ranks: set[int]) -> None:
+    runs = [item.partition("-") for item in ranges(ranks).split(", ") if item]
+    assert {rank for low, _, high in runs for rank in range(int(low), int(high or low) + 1)} == ranks
+
+
+def test_a_reply_survives_the_log_and_is_short() -> None:
+    one = reply(3, error="no GPU\nat all", local_rank=1)
+    assert replies_in(one.line() + reply(0).line()) == [one, reply(0)]
+    assert len(one.line()) < 400
+
+
+def test_missing_ranks_are_named_with_neighbours_and_hosts() -> None:
+    told = str(missing([reply(0, 8), reply(1, 8), reply(4, 8)], 8, 3.0))
+    assert "rank(s) 2-3, 5-7 of 8 did not come within 3.0 s" in told
+    assert "neighbours: rank 1 on n0, rank 4 on n2" in told
+    assert "heard from: n0 (2), n2 (1)" in told
+
+
+def test_a_rank_held_twice_names_both_processes() -> None:
+    told = problem([reply(0), reply(1), reply(1, pid=7, host="x")])
+    assert isinstance(told, DuplicateRank)
+    assert "pid 101 on n0 and pid 7 on x" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("world_size", 2), ("backend", "nccl"), ("torch", "1"), ("resolver", "openmpi")]
+)
+def test_a_disagreement_names_the_odd_rank_its_host_and_both_values(field: str, value: object) -> None:
+    told = disagreement([reply(0), reply(1), attrs.evolve(reply(2), **{field: value}), reply(3)])
+    assert isinstance(told, Disagreement)
+    assert "rank 2 (pid 102 on n1)" in str(told)
+    assert repr(value) in str(told)
+    assert repr(getattr(reply(0), field)) in str(told)
+
+
+def test_a_device_or_local_rank_held_twice_names_both() -> None:
+    shared = [reply(0, device="GPU-1"), reply(1, device="GPU-1")]
+    assert isinstance(problem(shared), SharedDevice)
+    assert "rank 0 (pid 100 on n0) and rank 1 (pid 101 on n0)" in str(problem(shared))
+    assert isinstance(problem([reply(0, local_rank=0), reply(1, local_rank=0)]), SharedDevice)
+    agents = [reply(0, local_rank=0, node_rank=0), reply(1, local_rank=0, node_rank=1)]
+    assert problem(agents) is None
+    assert problem([reply(0, local_rank=0), reply(2, local_rank=0)]) is None
+
+
+def test_an_error_of_one_rank_is_told_in_its_own_words() -> None:
+    told = problem([reply(0), reply(2, error="torch: LOCAL_RANK is 'x'")])
+    assert isinstance(told, RankFailed)
+    assert str(told) == "rank 2 (pid 102 on n1) failed: torch: LOCAL_RANK is 'x'"
+
+
+def test_unsaid_numbers_come_from_hosts_and_said_ones_stay() -> None:
+    found = places([reply(0), reply(2), reply(1), reply(3, local_rank=5)])
+    assert found[1] == Place(local_rank=1, local_world_size=2, node_rank=0, num_nodes=2)
+    assert found[2] == Place(local_rank=0, local_world_size=6, node_rank=1, num_nodes=2)
+    assert found[3] == Place(local_rank=5, local_world_size=6, node_rank=1, num_nodes=2)
+
+
+def test_ranks_alone_on_nodes_of_many_accelerators_are_refused() -> None:
+    assert isinstance(node_level([reply(0, visible=8), reply(2, visible=8)]), NodeLevelRanks)
+    assert node_level([reply(0, visible=8, local_rank=0), reply(2, visible=8, local_rank=0)]) is None
+    assert node_level([reply(0, visible=8), reply(1, visible=8)]) is None
+
+
+@attrs.define
+class World:
+    """An in-memory store, a clock, and the protocols of many processes, stepped in any order."""
+
+    now: float = 0.0
+    keys: dict[str, str] = attrs.field(factory=dict[str, str])
+    counts: dict[str, int] = attrs.field(factory=dict[str, int])
+    running: "list[Process]" = attrs.field(factory=list)  # pyright: ignore[reportUnknownVariableType]
+    requests: int = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def perform(self, request: object) -> tuple[bool, Any]:  # noqa: PLR0911
+        """Return whether the request is answered now, and its answer."""
+        match request:
+            case Append(key, text):
+                self.keys[key] = self.keys.get(key, "") + text
+                return True, None
+            case Add(key, amount):
+                self.counts[key] = self.counts.get(key, 0) + amount
+                return True, self.counts[key]
+            case Post(entries):
+                for key in ("verdict", "go"):
+                    assert key not in entries or self.keys.get(key) in {None, "ok", entries[key]}, "two verdicts"
+                self.keys.update(entries)
+                return True, None
+            case Read(key, _):
+                return key in self.keys, self.keys.get(key)
+            case Await(keys, _):
+                return all(key in self.keys for key in keys), True
+            case Alive():
+                return True, any(process.leads and not process.dead for process in self.running)
+            case Pause(_):
+                return False, None
+            case _:
+                raise AssertionError(request)
+
+
+@attrs.define(eq=False)
+class Process:
+    """One process: its protocol, what it waits for, and how it ended."""
+
+    protocol: Protocol[Place | None]
+    leads: bool
+    arrives: float
+    request: Any = None
+    until: float | None = None
+    outcome: object = None
+    dead: bool = False
+    ended: float = 0.0
+
+    def step(self, world: World) -> bool:
+        """Make one request, if it can be answered; tell whether anything happened."""
+        if self.outcome is not None or self.dead or world.now < self.arrives:
+            return False
+        if self.request is None:
+            self._send(world, None)
+            return True
+        answered, value = world.perform(self.request)
+        if not answered:
+            if self.until is None:
+                seconds = getattr(self.request, "within", getattr(self.request, "seconds", 0.0))
+                self.until = world.now + seconds
+            if world.now < self.until:
+                return False
+            value = False if isinstance(self.request, Await) else None
+        self._send(world, value)
+        return True
+
+    def _send(self, world: World, value: object) -> None:
+        self.until = None
+        world.requests += 1
+        try:
+            self.request = self.protocol.send(value)
+        except StopIteration:
+            self.outcome, self.ended = "in", world.now
+        except (RollCallFailed, Surplus) as failure:
+            self.outcome, self.ended = failure, world.now
+
+
+T = 5.0
+
+
+def simulate(
+    replies: list[Reply], arrivals: list[float], choose: Callable[[int], int], deaths: dict[int, float] | None = None
+) -> tuple[World, list[Process]]:
+    """Run one process for each reply until all have ended; `choose` picks who steps next."""
+    world = World()
+    for one, arrives in zip(replies, arrivals, strict=True):
+        watch = Watch(world.clock, arrives, T)
+        protocol = leader(one, watch, lambda _: None) if one.rank == 0 else member(one, "pid 100 on n0", watch)
+        world.running.append(Process(protocol, one.rank == 0, arrives))
+    while world.now < 60 and any(one.outcome is None and not one.dead for one in world.running):
+        for index, when in (deaths or {}).items():
+            world.running[index].dead |= world.now >= when and world.running[index].outcome is None
+        waiting = [one for one in world.running if one.outcome is None]
+        moved = False
+        while waiting and not moved:
+            moved = waiting.pop(choose(len(waiting))).step(world)
+        if not moved:
+            world.now += 0.05
+    return world, world.running
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[list[Reply], list[float], dict[int, float]]:
+    size = draw(st.integers(2, 6))
+    replies = [reply(rank, size) for rank in range(size)]
+    for _ in range(draw(st.integers(0, 2))):
+        other = draw(st.integers(1, size - 1))
+        kind = draw(st.sampled_from(["missing", "twice", "backend", "error", "size"]))
+        one = next((item for item in replies if item.rank == other), None)
+        if one is None:
+            continue
+        if kind == "missing":
+            replies = [item for item in replies if item.rank != other]
+        elif kind == "twice":
+            replies.append(attrs.evolve(one, pid=999))
+        else:
+            changes = {"backend": {"backend": "nccl"}, "error": {"error": "no GPU"}, "size": {"world_size": size + 1}}
+            replies[replies.index(one)] = attrs.evolve(one, **changes[kind])
+    arrivals = [draw(st.sampled_from([0.0, 0.01, 0.3, 1.0, 4.0])) for _ in replies]
+    deaths = draw(st.dictionaries(st.integers(0, len(replies) - 1), st.floats(0, 4), max_size=1))
+    return replies, arrivals, deaths
+
+
+@settings(max_examples=200)
+@given(worlds(), st.randoms(use_true_random=False))
+def test_no_world_ends_in_two_verdicts_nor_late(
+    drawn: tuple[list[Reply], list[float], dict[int, float]], random: Any
+) -> None:
+    replies, arrivals, deaths = drawn
+    world, processes = simulate(replies, arrivals, random.randrange, deaths)
+    alive = [one for one in processes if not one.dead]
+    assert all(one.outcome is not None for one in alive), "somebody waits for ever"
+    for one in alive:
+        assert one.ended - one.arrives <= T + 6.0
+    entered = [item for item, one in zip(replies, processes, strict=True) if one.outcome == "in"]
+    if entered:
+        assert len({item.rank for item in entered}) == len(entered)
+        in_before_death = len(entered) + len([one for one in processes if one.dead])
+        assert in_before_death >= entered[0].world_size, "some are in and some are not"
+        others = [one.outcome for one in alive if one.outcome != "in"]
+        assert all(isinstance(outcome, (Surplus, LostRanks)) for outcome in others)
+    assert world.keys.get("go", "ok") == "ok" or json.loads(world.keys["go"])["sentence"]
+
+
+@given(st.integers(2, 9), st.randoms(use_true_random=False))
+def test_a_whole_world_gets_in_with_a_fixed_number_of_requests(size: int, random: Any) -> None:
+    replies = [reply(rank, size) for rank in range(size)]
+    world, processes = simulate(replies, [0.0] * size, random.randrange)
+    assert [one.outcome for one in processes] == ["in"] * size
+    assert world.requests <= 12 * size
+
+
+def test_a_missing_rank_is_told_to_all_at_the_deadline_together_with_one_that_died_meanwhile() -> None:
+    replies = [reply(rank, 5) for rank in (0, 1, 2, 4)]
+    _, processes = simulate(replies, [0.0] * 4, lambda count: count - 1, deaths={2: 1.0})
+    told = [one.outcome for one in processes if not one.dead]
+    assert {str(outcome) for outcome in told} == {str(told[0])}
+    assert isinstance(told[0], MissingRanks)
+    assert "rank(s) 3 of 5" in str(told[0])
+    assert "answered and then lost: rank 2 (pid 102 on n1)" in str(told[0])
+    assert all(one.ended <= T + 1.5 for one in processes)
