@@ -53,14 +53,16 @@ def main() -> None:
         ids = None if job.device.type == "cpu" else [job.device.index]
         model = DistributedDataParallel(network, device_ids=ids)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        sampler = DistributedSampler(train, num_replicas=job.world_size, rank=job.rank)
+        sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(
+            train, num_replicas=job.world_size, rank=job.rank
+        )
         loader = DataLoader(train, batch_size=BATCH // job.world_size, sampler=sampler)
         for epoch in track(range(EPOCHS), "training", disable=job.rank != 0):
             sampler.set_epoch(epoch)
             for inputs, targets in loader:
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(inputs.to(job.device)), targets.to(job.device))
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
         score = accuracy(network, test, job)
         if job.rank == 0:

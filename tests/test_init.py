@@ -62,7 +62,7 @@ def test_two_torchrun_agents_on_one_host_of_unequal_size(rendezvous: list[str]) 
 
 
 def test_a_worker_that_crashes_once_rejoins_with_the_others() -> None:
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", SUM, "--crash-once"]
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(SUM), "--crash-once"]
     ended = run(command)
     assert ended.code == 0, ended.err
     ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])[-2:]
@@ -71,9 +71,9 @@ def test_a_worker_that_crashes_once_rejoins_with_the_others() -> None:
 
 
 def test_the_old_launch_module_with_and_without_use_env() -> None:
-    launch: list[str | Path] = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc-per-node=2"]
-    for option in ([], ["--use-env"]):
-        ended = run([*launch, *option, f"--master-port={free_port()}", SUM])
+    launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc-per-node=2"]
+    for options in (launch, [*launch, "--use-env"]):
+        ended = run([*options, f"--master-port={free_port()}", str(SUM)])
         assert ended.code == 0, ended.err
         ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])
         assert_world(ranks, 2, "torch")

@@ -45,15 +45,9 @@ from colossalai_env.rollcall import (
 
 
 def reply(rank: int, world_size: int = 4, **said: Any) -> Reply:
-    fields = {
-        "host": f"n{rank // 2}",
-        "boot": "b",
-        "pid": 100 + rank,
-        "backend": "gloo",
-        "torch": "2",
-        "resolver": "slurm",
-    }
-    return Reply(**{"rank": rank, "world_size": world_size, **fields, **said})
+    fields: dict[str, Any] = {"host": f"n{rank // 2}", "boot": "b", "pid": 100 + rank}
+    fields |= {"backend": "gloo", "torch": "2", "resolver": "slurm"}
+    return Reply(rank=rank, world_size=world_size, **(fields | said))
 
 
 @given(st.sets(st.integers(0, 40)))
@@ -84,7 +78,7 @@ def test_a_rank_held_twice_names_both_processes() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("world_size", 2), ("backend", "nccl"), ("torch", "1"), ("resolver", "openmpi")]
 )
-def test_a_disagreement_names_the_odd_rank_its_host_and_both_values(field: str, value: object) -> None:
+def test_a_disagreement_names_the_odd_rank_its_host_and_both_values(field: str, value: Any) -> None:
     told = disagreement([reply(0), reply(1), attrs.evolve(reply(2), **{field: value}), reply(3)])
     assert isinstance(told, Disagreement)
     assert "rank 2 (pid 102 on n1)" in str(told)
@@ -185,7 +179,7 @@ class Process:
             if self.until is None:
                 seconds = getattr(self.request, "within", getattr(self.request, "seconds", 0.0))
                 self.until = world.now + seconds
-            if world.now < self.until:
+            if self.until is not None and world.now < self.until:
                 return False
             value = False if isinstance(self.request, Await) else None
         self._send(world, value)
@@ -241,7 +235,11 @@ def worlds(draw: st.DrawFn) -> tuple[list[Reply], list[float], dict[int, float]]
         elif kind == "twice":
             replies.append(attrs.evolve(one, pid=999))
         else:
-            changes = {"backend": {"backend": "nccl"}, "error": {"error": "no GPU"}, "size": {"world_size": size + 1}}
+            changes: dict[str, dict[str, Any]] = {
+                "backend": {"backend": "nccl"},
+                "error": {"error": "no GPU"},
+                "size": {"world_size": size + 1},
+            }
             replies[replies.index(one)] = attrs.evolve(one, **changes[kind])
     arrivals = [draw(st.sampled_from([0.0, 0.01, 0.3, 1.0, 4.0])) for _ in replies]
     deaths = draw(st.dictionaries(st.integers(0, len(replies) - 1), st.floats(0, 4), max_size=1))
