@@ -90,7 +90,17 @@ class Bed:
         self.folder = Path(tempfile.mkdtemp(prefix="bed-", dir="/var/tmp"))
         try:
             self._write_etc()
-            command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--net", "--mount", "--fork", "--kill-child"]
+            command = [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--pid",
+                "--net",
+                "--mount",
+                "--fork",
+                "--kill-child",
+            ]
             self._switch = self._hold([*command, sys.executable, "-S", "-c", PAUSE])
             self._in(self._switch, "ip link add br0 type bridge && ip link set br0 up")
             for host in self.hosts.values():

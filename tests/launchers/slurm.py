@@ -68,9 +68,7 @@ class Slurm:
         conf = CONF.format(head=HEAD, folder=self.folder, nodes="\n".join(self._node(name) for name in NODES))
         etc = self.bed.folder / "etc" / "slurm"
         (etc / "slurm.conf").write_text(conf)
-        gres = [
-            f"NodeName={name} Name=gpu File={self.folder}/gpu[0-{count - 1}]" for name, count in GPUS.items()
-        ]
+        gres = [f"NodeName={name} Name=gpu File={self.folder}/gpu[0-{count - 1}]" for name, count in GPUS.items()]
         (etc / "gres.conf").write_text("\n".join([*gres, ""]))
         munge = [f"--key-file={key}", f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid"]
         munge += [f"--log-file={self.folder}/munge.log", f"--seed-file={self.folder}/munge.seed", "--force"]

@@ -1,0 +1,59 @@
+"""Every launch on the bed: each task is who its launcher says it is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .bed import Bed
+from .record import ALIASES, Launch, record
+from .scenarios import SCENARIOS, Scenario
+
+pytestmark = pytest.mark.launchers
+
+NUMBERS = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_each_task_is_who_its_launcher_says(bed: Bed, scenario: Scenario) -> None:
+    for launch in record(bed, scenario):
+        agree(launch)
+
+
+def agree(launch: Launch) -> None:
+    """Hold what `resolve()` said on each rank against the launcher's word."""
+    for task in launch.tasks:
+        said = task.resolved
+        if "why" in task.truth:
+            refused = "though several" in task.truth["why"]
+            assert said.get("error") == "NotAWorld" if refused else said.get("world_size") == 1, (
+                f"{launch.name}: {said}"
+            )
+            continue
+        assert "error" not in said, f"{launch.name}: {said}"
+        for name in NUMBERS:
+            if name in task.truth and said[name] is not None:
+                assert said[name] == task.truth[name], f"{launch.name}: {name} of {said}, truth {task.truth}"
+        assert said["host"] in set(hosts(task.truth)), f"{launch.name}: {said}"
+        assert said["port"] == task.truth.get("master_port", said["port"])
+    worlds = [task for task in launch.tasks if "why" not in task.truth]
+    assert len({str([task.resolved[name] for name in ("host", "port", "job_id")]) for task in worlds}) <= 1
+    _local_ranks_number_the_processes_of_each_host(launch)
+
+
+def hosts(truth: dict[str, Any]) -> Iterator[str | None]:
+    """Return what may stand for rank 0's host: nothing, its name, or loopback where there is one node."""
+    yield None
+    yield truth["rank0_host"]
+    yield ALIASES.get(truth["rank0_host"])
+    if truth["num_nodes"] == 1:
+        yield "127.0.0.1"
+
+
+def _local_ranks_number_the_processes_of_each_host(launch: Launch) -> None:
+    agents = (
+        "torchrun" in {task.resolved.get("resolver") for task in launch.tasks} or launch.scenario.kind == "torchrun"
+    )
+    for host in {task.hostname for task in launch.tasks if "error" not in task.resolved and not agents}:
+        local = [task.resolved["local_rank"] for task in launch.tasks if task.hostname == host]
+        assert sorted(local) == list(range(len(local))), f"{launch.name}: local ranks on {host}: {local}"
