@@ -47,11 +47,20 @@ def backend_for(asked: str | None, accelerators: Accelerators) -> str:
     return asked
 
 
-def index_of(local_rank: int | None, accelerators: Accelerators, rank: int) -> int | None:
-    """Choose the only visible device, or the local rank's; None on a CPU, and before the local rank is known.
+def index_of(
+    asked: torch.device | str | int | None, local_rank: int | None, accelerators: Accelerators, rank: int
+) -> int | None:
+    """Choose what was asked for, the only visible device, or the local rank's.
 
-    Raises `NoSuchDevice` where the local rank has none: never a modulo, two processes on one device fail later.
+    None on a CPU, and before the local rank is known. Raises `NoSuchDevice` where there is none: never a modulo, two
+    processes on one device fail later.
     """
+    if asked is not None:
+        return _asked(
+            torch.device(accelerators.kind, asked) if isinstance(asked, int) else torch.device(asked),
+            accelerators,
+            rank,
+        )
     if accelerators.visible <= 1:
         return 0 if accelerators.visible else None
     if local_rank is None:
@@ -65,6 +74,16 @@ def index_of(local_rank: int | None, accelerators: Accelerators, rank: int) -> i
             "start one process per device, or show each process its own (CUDA_VISIBLE_DEVICES, --gpus-per-task=1)",
         )
     return local_rank
+
+
+def _asked(device: torch.device, accelerators: Accelerators, rank: int) -> int | None:
+    if device.type == "cpu":
+        return None
+    index = device.index or 0
+    if device.type != accelerators.kind or index >= accelerators.visible:
+        advice = "ask for one of those, or leave device= out"
+        raise NoSuchDevice(accelerators.kind, f"device {device} was asked for", accelerators.visible, rank, advice)
+    return index
 
 
 def identity(kind: str, index: int) -> str | None:

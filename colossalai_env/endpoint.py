@@ -117,6 +117,8 @@ def _endpoint(spec: DistSpec) -> Endpoint:
         found = addresses(host)
     except OSError as error:
         raise UnresolvableHost(host, sources[0], error.strerror or str(error), spec.rank) from None
+    if {"0.0.0.0", "::"} & set(found):  # noqa: S104 - refused, not used
+        raise UnresolvableHost(host, sources[0], "it stands for every interface, where nobody can be met", spec.rank)
     derived = sources[1].startswith("rule:") and spec.job_id is not None
     ports = tuple(derived_port(str(spec.job_id), attempt) for attempt in range(ATTEMPTS)) if derived else (port,)
     return Endpoint(host, found, ports, " and ".join(sources))

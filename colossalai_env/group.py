@@ -58,16 +58,6 @@ def _make(store: Any, spec: DistSpec, backend: str, device: torch.device) -> Non
     )
 
 
-def choose_device(
-    asked: torch.device | str | int | None, local_rank: int | None, accelerators: devices.Accelerators, rank: int
-) -> torch.device:
-    """Make this process's device the current one: what was asked for, or else by the local rank."""
-    if asked is None:
-        return devices.select(accelerators.kind, devices.index_of(local_rank, accelerators, rank))
-    wanted = torch.device(accelerators.kind, asked) if isinstance(asked, int) else torch.device(asked)
-    return wanted if wanted.type == "cpu" else devices.select(wanted.type, wanted.index or 0)
-
-
 def seed_all(seed: int) -> None:
     """Seed random, numpy where it is installed, and torch on CPU and accelerators."""
     random.seed(seed)

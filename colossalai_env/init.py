@@ -22,14 +22,12 @@ from .resolution import MASTER, Given, Resolution, arguments, derived_port, exam
 from .resolver import READERS, Resolver, ResolverProtocol, Way
 from .rollcall import Place, Reply, Watch
 from .spec import LARGEST, DistSpec
+from .store import check_file_descriptors
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("colossalai_env")
-
-_meetings = [0]
-"""How many jobs this process has been in: a store that outlives them still holds their keys."""
 
 TIMEOUT = 300.0
 """Seconds that all ranks have to come: image pulls take minutes, a forgotten rank takes for ever."""
@@ -71,7 +69,6 @@ def init_from_env(
     else:
         job = _together(resolution, environ, given, watch, device, config)
     run(job)
-    _meetings[0] += 1
     if seed is not None:
         from .group import seed_all
 
@@ -169,25 +166,32 @@ def _together(
     if isinstance(resolution.outcome, ColossalaiEnvError):
         raise _told(resolution.outcome, _sketch(resolution, environ, given))
     spec, endpoint = locate(resolution.outcome, environ, _ways(resolution))
-    meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch, generation=_meetings[0])
+    meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
     try:
         with _stoppable(), _telling(meeting, lambda: reply):
             meeting.reserve()
             from . import device as devices
-            from .group import choose_device, connect
+            from .group import connect
 
             accelerators = devices.Accelerators.here()
             try:
+                if meeting.serves:
+                    check_file_descriptors(spec.world_size)
                 backend = devices.backend_for(spec.backend, accelerators)
-                index = None if device is not None else devices.index_of(spec.local_rank, accelerators, spec.rank)
+                index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
                 uuid = None if index is None else devices.identity(accelerators.kind, index)
             except ColossalaiEnvError as failure:
                 _fail_together(meeting, reply_of(spec, spec.backend or "", None, 0, str(failure)))
                 raise
             reply = reply_of(spec, backend, uuid, accelerators.visible)
             spec = _filled(spec, meeting.hold(reply))
-            chosen = choose_device(device, spec.local_rank, accelerators, spec.rank)
+            try:
+                index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
+            except ColossalaiEnvError as failure:
+                meeting.post("broken", f"{reply} failed: {failure}")
+                raise
+            chosen = devices.select(accelerators.kind, index)
             connect(meeting, spec, backend, chosen)
     except BaseException:
         meeting.close()
@@ -200,9 +204,12 @@ def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
     """Tell the others when this rank is interrupted."""
     try:
         yield
-    except (_Stopped, KeyboardInterrupt) as stop:
-        name = "SIGTERM" if isinstance(stop, _Stopped) else "Ctrl-C"
-        meeting.abort(attrs.evolve(reply(), error=f"was stopped by {name}"))
+    except ColossalaiEnvError:
+        raise  # told already
+    except BaseException as stop:
+        names = {_Stopped: "was stopped by SIGTERM", KeyboardInterrupt: "was stopped by Ctrl-C"}
+        reason = names.get(type(stop), f"left by {type(stop).__name__}: {stop}")
+        meeting.abort(attrs.evolve(reply(), error=reason))
         raise
 
 
@@ -216,7 +223,7 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     except ColossalaiEnvError:
         return failure
     watch = Watch(time.monotonic, time.monotonic(), TELLING)
-    meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch, generation=_meetings[0])
+    meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch)
     try:
         with _stoppable():
             meeting.reserve()
@@ -249,11 +256,12 @@ def _filled(spec: DistSpec, place: Place | None) -> DistSpec:
 def _alone(spec: DistSpec, device: "torch.device | str | int | None", config: object) -> Job:
     """Make the group of a single process: no socket, no waiting."""
     from . import device as devices
-    from .group import choose_device, make_alone
+    from .group import make_alone
 
     accelerators = devices.Accelerators.here()
     backend = devices.backend_for(spec.backend, accelerators)
-    chosen = choose_device(device, spec.local_rank or 0, accelerators, spec.rank)
+    index = devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank)
+    chosen = devices.select(accelerators.kind, index)
     spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
     make_alone(spec, backend, chosen)
     return Job(spec, chosen, backend, None, config)

@@ -16,7 +16,7 @@ from .errors import AlreadyInitialised
 from .meeting import Meeting, boot_id
 from .rollcall import Add, Reply, places
 from .spec import DistSpec
-from .store import StoreLost
+from .store import StoreLost, calls_under_way
 
 if TYPE_CHECKING:
     import torch
@@ -183,9 +183,18 @@ def run(job: Job) -> None:
 
 @atexit.register
 def _close_at_exit() -> None:
-    """Close what is open, unless the program ends by an error: the others may never come to end the group."""
-    if _running and not hasattr(sys, "last_value"):
+    """Close what is open, unless the program ends by an error: the others may never come to end the group.
+
+    After an error a call of torch may still be under way in a thread. Python would end that thread by force inside
+    C++, which aborts the process now and then, so the process ends at once, with the status that errors have.
+    """
+    failed = hasattr(sys, "last_value")
+    if _running and not failed:
         _running[0].job.close()
+    if failed and calls_under_way():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _caller() -> str:

@@ -13,7 +13,7 @@ import attrs
 from .endpoint import Endpoint
 from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankZeroUnreachable, Stranger
 from .progress import Waiting
-from .rollcall import Place, Post, Protocol, Read, Reply, Result, Watch, answer, leader, member, replies_in
+from .rollcall import Pause, Place, Post, Protocol, Read, Reply, Result, Watch, answer, leader, member, replies_in
 from .spec import DistSpec
 from .store import (
     Ledger,
@@ -22,7 +22,6 @@ from .store import (
     StoreLost,
     Target,
     Task,
-    check_file_descriptors,
     client,
     listen,
     serve,
@@ -56,7 +55,7 @@ def boot_id() -> str:
 
 @attrs.frozen
 class Record:
-    """Whose store this is: the job, the process that leads it, and its how manieth."""
+    """One meeting: the job, the process that leads it, and its how manieth meeting it is."""
 
     job: str
     generation: int
@@ -68,6 +67,27 @@ class Record:
         """Name pid and host."""
         return f"pid {self.pid} on {self.host}"
 
+    @property
+    def prefix(self) -> str:
+        """What all keys of the meeting begin with; no other meeting's do, in whatever store."""
+        return f"colossalai_env/{self.job}/{self.host}-{self.pid}-{self.generation}/"
+
+    def line(self) -> str:
+        """Return the record as JSON."""
+        return json.dumps(attrs.asdict(self))
+
+    @classmethod
+    def of(cls, text: str) -> "Record":
+        """Read a record."""
+        return cls(**json.loads(text))
+
+
+_left: set[Record] = set()
+"""The meetings that this process has left: a store that outlives them still shows their records."""
+
+_led = [0]
+"""How many meetings this process has begun."""
+
 
 @attrs.define(kw_only=True)
 class Meeting:
@@ -76,8 +96,6 @@ class Meeting:
     spec: DistSpec
     endpoint: Endpoint
     watch: Watch
-    generation: int
-    """How many earlier meetings this process has held; a restarted store may still hold their keys."""
     here: str = attrs.field(factory=socket.gethostname)
     listener: socket.socket | None = None
     """Rank 0's socket, from `bind` until the store serves it."""
@@ -88,7 +106,8 @@ class Meeting:
 
     def __attrs_post_init__(self) -> None:
         """Name this process as the leader until another is met."""
-        self.record = Record(self.spec.job_id or UNNAMED, self.generation, self.here, os.getpid())
+        _led[0] += 1
+        self.record = Record(self.spec.job_id or UNNAMED, _led[0], self.here, os.getpid())
 
     @property
     def leads(self) -> bool:
@@ -103,7 +122,12 @@ class Meeting:
     @property
     def prefix(self) -> str:
         """What all keys of this meeting begin with."""
-        return f"colossalai_env/{self.record.job}/{self.generation if self.spec.agent_store else 0}/"
+        return self.record.prefix
+
+    @property
+    def record_key(self) -> str:
+        """The key of the record: an agent's store may hold several launches, so there it bears the job's id."""
+        return f"colossalai_env/{self.record.job}/leader" if self.spec.agent_store else RECORD
 
     @property
     def patience(self) -> float:
@@ -113,7 +137,6 @@ class Meeting:
     def reserve(self) -> None:
         """Bind rank 0's socket, before torch is imported, so that the others can already connect and wait."""
         if self.serves:
-            check_file_descriptors(self.spec.world_size)
             found = listen(self.endpoint, self.endpoint.ports[0])
             if isinstance(found, socket.socket):
                 self.listener = found
@@ -123,34 +146,26 @@ class Meeting:
 
         Raises a `RollCallFailed`, the same on all ranks, or what kept this rank from the meeting.
         """
-        if self.serves:
-            leading = self._open()
-        else:
-            self._find()
-            leading = self.leads
+        leading = self._open() if self.serves else self._find()
         try:
             return self._drive(self._lead(reply) if leading else member(reply, self.record.process, self.watch))
         except StoreLost as broken:
             raise self._lost(leading, str(broken)) from None
 
     def _lost(self, leading: bool, problem: str) -> LostRanks:
-        who = "the launcher's agent" if leading else f"rank 0 ({self.record.process})"
+        agent = leading or self.spec.agent_store
+        who = f"the launcher's agent at {self.endpoint}" if agent else f"rank 0 ({self.record.process})"
         return LostRanks(
             f"{who} broke off during the roll call ({problem}): it died or was stopped; look at what it said"
         )
 
     def _lead(self, reply: Reply) -> Protocol[Place | None]:
-        if self.spec.agent_store:
-            yield Post({"leader": self._recorded()})
         waiting = Waiting(self.spec.world_size)
         try:
             placed = yield from leader(reply, self.watch, waiting.show)
         finally:
             waiting.close()
         return placed
-
-    def _recorded(self) -> str:
-        return json.dumps(attrs.asdict(self.record))
 
     def _drive(self, protocol: Protocol[Result]) -> Result:
         """Perform a protocol's requests on the store."""
@@ -203,7 +218,7 @@ class Meeting:
         self.listener = None
         self.target = listener.getsockname()[:2]
         self.store = serve(listener, self.patience)
-        self.store.set(RECORD, self._recorded())
+        self.store.set(self.record_key, self.record.line())
         self._enter(self.store)
 
     def _enter(self, store: Store) -> None:
@@ -223,23 +238,27 @@ class Meeting:
         if record is None:
             return "a torch store that is not of this library"
         if record.job != self.record.job:
-            return f"job {record.job!r}, whose rank 0 is {record.process}"
+            return f"job {record.job!r}, whose rank 0 is {record.process} (this is job {self.record.job!r})"
         return record
 
     def _met(self, store: Store, within: float) -> Record | None:
-        """Read whose store this is, and keep it as ours."""
+        """Read whose store this is, and keep it as ours; a meeting that this process has left does not count."""
         if self.target is None:
             return None
-        ledger = Ledger(store, self.target, "" if not self.spec.agent_store else self.prefix, self.patience)
-        text: str | None = ledger.perform(Read("leader" if self.spec.agent_store else RECORD, within))
-        if text is None:
-            return None
-        ledger.prefix = self.prefix
-        self.store, self.ledger = store, ledger
-        return Record(**json.loads(text))
+        ledger = Ledger(store, self.target, "", self.patience)
+        until = self.watch.clock() + within
+        while (left := until - self.watch.clock()) > 0:
+            text: str | None = ledger.perform(Read(self.record_key, left))
+            record = Record.of(text) if text is not None else None
+            if record is not None and record not in _left:
+                ledger.prefix = record.prefix
+                self.store, self.ledger = store, ledger
+                return record
+            ledger.perform(Pause(0.02))
+        return None
 
-    def _find(self) -> None:
-        """Look for this job's store at all addresses and ports where it may be."""
+    def _find(self) -> bool:
+        """Look for this job's store at all addresses and ports where it may be; tell whether to lead there."""
         targets = [(address, port) for port in self.endpoint.ports for address in self.endpoint.addresses]
         scout = Scout(targets, slowest=min(1.0, 0.02 * (1 + self.spec.world_size / 256)))
         deadline = self.watch.clock() + self.watch.left
@@ -249,10 +268,10 @@ class Meeting:
                 found = scout.find(agent_deadline if self.spec.agent_store else deadline)
                 if found is None:
                     raise self._unreachable(scout)
-                reason = self._try(found, alone=len(targets) == 1)
-                if reason is None:
-                    return
-                scout.reject(found, reason, 0.05)
+                entered = self._try(found, alone=len(targets) == 1)
+                if isinstance(entered, bool):
+                    return entered
+                scout.reject(found, entered, 0.05)
         finally:
             scout.close()
 
@@ -264,14 +283,13 @@ class Meeting:
             self.spec.rank, self.here, str(self.endpoint), self.endpoint.source, scout.story(), self.watch.timeout
         )
 
-    def _try(self, target: Target, *, alone: bool) -> str | None:
-        """Enter the store at `target` if it is this job's; return why not otherwise."""
+    def _try(self, target: Target, *, alone: bool) -> bool | str:
+        """Enter the store at `target` if it is this job's, and tell whether to lead there; say why not otherwise."""
         self.target = target
         try:
             store = client(target, self.patience)
-            if self.spec.agent_store and self.leads:
-                self._enter(store)
-                return None
+            if self.spec.agent_store and self.leads and self._claim(store):
+                return True
             patience = self.watch.left if self.spec.agent_store else min(UNRECORDED, max(self.watch.left, 0.5))
             record = self._met(store, patience)
         except (StoreLost, RuntimeError) as broken:
@@ -284,10 +302,18 @@ class Meeting:
                     self.spec.rank, self.here, shown(target), self.record.job, record.job, record.host, record.pid
                 )
             return f"is the store of job {record.job!r} ({record.process})"
-        if record.generation < self.generation and not self.spec.agent_store:
-            return f"is still the store of this job's last meeting ({record.process})"
         self.record = record
-        return None
+        return False
+
+    def _claim(self, store: Store) -> bool:
+        """Lead in an agent's store, unless another process already does."""
+        found = store.compare_set(self.record_key, "", self.record.line()).decode()
+        if Record.of(found) in _left:
+            found = store.compare_set(self.record_key, found, self.record.line()).decode()
+        if Record.of(found) == self.record:
+            self._enter(store)
+            return True
+        return False
 
     def _no_record(self, target: Target, *, alone: bool) -> str:
         met = "answers as a torch store, but no rank 0 of this library has entered it"
@@ -323,9 +349,10 @@ class Meeting:
 
     def close(self) -> None:
         """Let go of socket, connections and store."""
+        _left.add(self.record)
         if self.listener is not None:
             self.listener.close()
             self.listener = None
         if self.ledger is not None:
-            self.ledger.close()
+            self.ledger.close(serving=self.serves)
         self.ledger = self.store = None

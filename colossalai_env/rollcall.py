@@ -84,7 +84,9 @@ class Await:
 
 @attrs.frozen
 class Alive:
-    """Ask whether the store's process still answers."""
+    """Ask whether the store's process still answers, within the seconds."""
+
+    within: float
 
 
 @attrs.frozen
@@ -360,7 +362,7 @@ def _hear(key: str, reply: Reply, leader_process: str, watch: Watch) -> Protocol
         if left <= 0:
             text = yield from _last_word(key, reply, watch)
             return text
-        alive: bool = yield Alive()
+        alive: bool = yield Alive(max(0.05, min(2.0, watch.left + LATEST[key])))
         now: int = (yield Add("beat", 0)) if alive else beat
         if now != beat:
             beat, quiet_since = now, watch.clock()
@@ -390,6 +392,7 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
     """
     yield from answer(reply)
     failure, replies = yield from _gather(reply, watch, show)
+    lost: list[Reply] = []
     if failure is None or isinstance(failure, MissingRanks):
         late = failure is not None
         yield Post({"verdict": OK})
@@ -417,7 +420,7 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
             **({} if isinstance(failure, (MissingRanks, LostRanks)) else {"verdict": _written(failure)}),
         }
     )
-    yield from _linger(reply, replies, watch)
+    yield from _linger(reply, replies, watch, failure, lost)
     raise failure
 
 
@@ -470,11 +473,14 @@ def _acknowledged(reply: Reply, replies: Sequence[Reply], watch: Watch, within: 
     return lost
 
 
-def _linger(reply: Reply, replies: Sequence[Reply], watch: Watch) -> Protocol[None]:
+def _linger(
+    reply: Reply, replies: Sequence[Reply], watch: Watch, failure: RollCallFailed, lost: Sequence[Reply]
+) -> Protocol[None]:
     """Serve the verdict until all who can read it have, or for as long as it may take them."""
     until = watch.clock() + min(LINGER, max(0.0, watch.left) + 0.8)
+    expected = len(replies) if isinstance(failure, MissingRanks) else max(reply.world_size, len(replies))
     while watch.clock() < until:
         left: int = yield Add("left", 0)
-        if left >= max(reply.world_size, len(replies)) - 1:
+        if left >= expected - len(lost) - 1:
             return
-        yield Pause(0.1)
+        yield Pause(0.05)

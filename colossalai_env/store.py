@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -43,6 +44,7 @@ class Store(Protocol):
     def append(self, key: str, value: str, /) -> None: ...  # noqa: D102
     def check(self, keys: list[str], /) -> bool: ...  # noqa: D102
     def wait(self, keys: list[str], /) -> None: ...  # noqa: D102
+    def compare_set(self, key: str, expected: str, desired: str, /) -> bytes: ...  # noqa: D102
     def multi_set(self, keys: list[str], values: list[str], /) -> None: ...  # noqa: D102
 
 
@@ -219,7 +221,7 @@ def _refusal(code: int) -> str:
     return f"answers {errno.errorcode.get(code, code)} ({os.strerror(code)})"
 
 
-def answers(target: Target, seconds: float = 2.0) -> bool:
+def answers(target: Target, seconds: float) -> bool:
     """Tell whether a TCPStore answers at `target` within the seconds."""
     scout = Scout([target])
     try:
@@ -245,7 +247,7 @@ class StoreLost(Exception):
     """The store broke off or no longer answers."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Task(Generic[T]):
     """A blocking call under way on a thread of its own, so that signals and deadlines are served meanwhile."""
 
@@ -264,6 +266,14 @@ class Task(Generic[T]):
         return cast("T", self.value)
 
 
+_under_way: "set[Task[Any]]" = set()
+
+
+def calls_under_way() -> bool:
+    """Tell whether a thread is inside a call of torch that nobody waits for any more."""
+    return bool(_under_way)
+
+
 @attrs.define
 class Worker:
     """A daemon thread that makes blocking calls one after the other."""
@@ -277,10 +287,12 @@ class Worker:
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
             call, task = item
+            _under_way.add(task)
             try:
                 task.value = call()
             except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, whatever it is
                 task.error = error
+            _under_way.discard(task)
             task.done.set()
             del call, task, item
 
@@ -370,8 +382,8 @@ class Ledger:
                 return self._ask(lambda store: store.add(self.prefix + key, amount))
             case Post(entries):
                 return self._ask(lambda store: self._post(store, entries))
-            case Alive():
-                return answers(self.target)
+            case Alive(within):
+                return answers(self.target, within)
             case Pause(seconds):
                 return time.sleep(seconds)
 
@@ -385,11 +397,18 @@ class Ledger:
         """Use the first connection again."""
         del self._waits[_LENT]
 
-    def close(self) -> None:
-        """Let go of the store; a connection that still waits is left to its thread."""
+    def close(self, *, serving: bool) -> None:
+        """Let go of the store. Who serves it ends its own waits, by setting their keys, so that the port is free."""
+        waits = [(keys, task) for keys, (_, task) in self._waits.items() if keys is not _LENT]
+        if serving and waits:
+            with suppress(StoreLost):
+                self._ask(lambda store: self._post(store, {key: "" for keys, _ in waits for key in keys}))
+            for _, task in waits:
+                task.wait(1.0)
         for line in self._lines:
-            if all(line is not other for other, _ in self._waits.values()):
-                line.worker.close()
+            line.worker.close()
+        self._lines.clear()
+        self._waits.clear()
 
     def _post(self, store: Store, entries: Mapping[str, str]) -> None:
         if len(entries) > 1:

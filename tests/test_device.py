@@ -16,14 +16,23 @@ CPU = Accelerators("cpu", 0)
 def test_one_visible_device_is_device_zero_and_else_the_local_rank_counts(
     visible: int, local_rank: int | None, index: int | None
 ) -> None:
-    assert index_of(local_rank, Accelerators("cuda", visible), rank=1) == index
+    assert index_of(None, local_rank, Accelerators("cuda", visible), rank=1) == index
 
 
 def test_too_few_devices_are_an_error_with_all_the_numbers_and_no_modulo() -> None:
     with pytest.raises(
         NoSuchDevice, match=r"local rank 2 needs device 2, but 2 cuda device\(s\) are visible \(rank 5\)"
     ):
-        index_of(2, Accelerators("cuda", 2), rank=5)
+        index_of(None, 2, Accelerators("cuda", 2), rank=5)
+
+
+def test_a_device_that_is_asked_for_must_be_there() -> None:
+    assert index_of("cuda:1", 0, Accelerators("cuda", 2), rank=0) == 1
+    assert index_of(1, 0, Accelerators("cuda", 2), rank=0) == 1
+    assert index_of("cpu", 0, Accelerators("cuda", 2), rank=0) is None
+    for accelerators in (CPU, Accelerators("cuda", 1)):
+        with pytest.raises(NoSuchDevice, match=r"device cuda:1 was asked for, but \d"):
+            index_of("cuda:1", 0, accelerators, rank=0)
 
 
 def test_what_torch_sees_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

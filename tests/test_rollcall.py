@@ -146,7 +146,7 @@ class World:
                 return key in self.keys, self.keys.get(key)
             case Await(keys, _):
                 return all(key in self.keys for key in keys), True
-            case Alive():
+            case Alive(_):
                 return True, any(process.leads and not process.dead for process in self.running)
             case Pause(_):
                 return False, None
