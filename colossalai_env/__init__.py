@@ -65,10 +65,11 @@ from .resolver import (
 from .spec import DistSpec, host_name, port_number, size, whole_number
 
 if TYPE_CHECKING:
+    from .endpoint import own_address
     from .init import init_from_env
     from .job import Job, Peer
 
-_LATE = {"Job": "job", "Peer": "job", "init_from_env": "init"}
+_LATE = {"Job": "job", "Peer": "job", "init_from_env": "init", "own_address": "endpoint"}
 """Names whose modules are imported when they are first used."""
 
 
@@ -140,6 +141,7 @@ __all__ = [
     "hookimpl",
     "host_name",
     "init_from_env",
+    "own_address",
     "port_number",
     "resolve",
     "size",

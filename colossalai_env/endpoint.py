@@ -1,7 +1,9 @@
 """Where rank 0 is reached: as given, on loopback, or as the launcher tells when asked."""
 
+import fcntl
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +20,9 @@ LOCATE = "COLOSSALAI_ENV_LOCATE"
 GIVEN = frozenset({"MASTER_ADDR", "argument host", "args.host", "--host"})
 """Sources of a host that somebody chose; every other host was derived."""
 
+SIOCGIFADDR = 0x8915
+"""Linux's request for an interface's address (sockios.h)."""
+
 ATTEMPTS = 8
 """How many derived ports are tried when some are taken."""
 
@@ -26,6 +31,39 @@ def addresses(host: str) -> tuple[str, ...]:
     """Return the numeric addresses of `host`, in the system's order; raise `OSError` when there are none."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def own_address() -> str:
+    """Return an address of this host at which other hosts can reach it: its name's, or that of its first interface.
+
+    Debian gives a host's own name the address 127.0.1.1, which is no use to others. Loopback where there is no other
+    interface.
+    """
+    try:
+        named = [address for address in addresses(socket.gethostname()) if not is_loopback(address)]
+    except OSError:
+        named = []
+    for address in [*named, *_interface_addresses()]:
+        return address
+    return "127.0.0.1"
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether a numeric address is this host's own and nobody else's."""
+    return address.startswith("127.") or address == "::1"
+
+
+def _interface_addresses() -> Iterator[str]:
+    """Return the IPv4 addresses of the interfaces, but those of loopback and of bridges to containers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            if name.startswith(("lo", "docker", "virbr", "veth", "br-")):
+                continue
+            try:
+                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue
+            yield socket.inet_ntoa(found[20:24])
 
 
 @attrs.frozen
@@ -45,7 +83,7 @@ class Endpoint:
         )
 
 
-def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way]) -> tuple[DistSpec, Endpoint]:
+def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float) -> tuple[DistSpec, Endpoint]:
     """Return the spec with host and port filled in, and the endpoint of a world of several processes.
 
     Host: as given; loopback where all ranks are on one node; as the launcher says when asked by one
@@ -59,7 +97,7 @@ def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way]) -> tuple[DistS
         spec = attrs.evolve(spec, host="127.0.0.1", sources=sources)
     unknown = spec.host is None or (spec.port is None and spec.job_id is None)
     if unknown or not _resolves(spec.host):
-        located = _ask(spec, environ, ways, asked)
+        located = _ask(spec, environ, ways, seconds, asked)
         if located is not None:
             spec = _with(spec, located)
     missing = tuple(name for name in ("host", "port") if getattr(spec, name) is None)
@@ -78,14 +116,14 @@ def _resolves(host: str | None) -> bool:
     return True
 
 
-def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], asked: list[str]) -> Located | None:
+def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float, asked: list[str]) -> Located | None:
     """Ask in turn; a way answers None where it does not apply, which is alike on all ranks."""
     allowed = _allowed(environ, ways)
     for way in ways:
         if way.name not in allowed:
             asked.append(f"{way.name} is not allowed by {LOCATE}")
             continue
-        located = way.ask(spec, environ)
+        located = way.ask(spec, environ, seconds)
         if located is not None:
             return located
         asked.append(f"{way.name} does not apply here")
@@ -119,6 +157,8 @@ def _endpoint(spec: DistSpec) -> Endpoint:
         raise UnresolvableHost(host, sources[0], error.strerror or str(error), spec.rank) from None
     if {"0.0.0.0", "::"} & set(found):  # noqa: S104 - refused, not used
         raise UnresolvableHost(host, sources[0], "it stands for every interface, where nobody can be met", spec.rank)
+    if spec.rank == 0 and (spec.num_nodes or 1) > 1 and host != "localhost" and host not in found:
+        found = tuple(address for address in found if not is_loopback(address)) or (own_address(),)
     derived = sources[1].startswith("rule:") and spec.job_id is not None
     ports = tuple(derived_port(str(spec.job_id), attempt) for attempt in range(ATTEMPTS)) if derived else (port,)
     return Endpoint(host, found, ports, " and ".join(sources))

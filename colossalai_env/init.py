@@ -165,7 +165,7 @@ def _together(
     """Meet the others and make the group, or raise on all ranks."""
     if isinstance(resolution.outcome, ColossalaiEnvError):
         raise _told(resolution.outcome, _sketch(resolution, environ, given))
-    spec, endpoint = locate(resolution.outcome, environ, _ways(resolution))
+    spec, endpoint = locate(resolution.outcome, environ, _ways(resolution), watch.left)
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
     try:
@@ -207,7 +207,10 @@ def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
     except ColossalaiEnvError:
         raise  # told already
     except BaseException as stop:
-        names = {_Stopped: "was stopped by SIGTERM", KeyboardInterrupt: "was stopped by Ctrl-C"}
+        names: dict[type[BaseException], str] = {
+            _Stopped: "was stopped by SIGTERM",
+            KeyboardInterrupt: "was stopped by Ctrl-C",
+        }
         reason = names.get(type(stop), f"left by {type(stop).__name__}: {stop}")
         meeting.abort(attrs.evolve(reply(), error=reason))
         raise
@@ -219,7 +222,7 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
         return failure
     rank = sketch.rank if sketch.world_size < LARGEST or sketch.rank != 1 else -1
     try:
-        sketch, endpoint = locate(sketch, Environ(), ())
+        sketch, endpoint = locate(sketch, Environ(), (), 0)
     except ColossalaiEnvError:
         return failure
     watch = Watch(time.monotonic, time.monotonic(), TELLING)

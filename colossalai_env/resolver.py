@@ -74,8 +74,11 @@ class Way:
     """One way to ask a launcher for rank 0's host."""
 
     name: str
-    ask: Callable[[DistSpec, Environ], Located | None]
-    """Returns ``None`` where it does not apply, which must be alike on all ranks; raises `CannotLocate`."""
+    ask: Callable[[DistSpec, Environ, float], Located | None]
+    """Takes spec, environment and the seconds that are left.
+
+    Returns ``None`` where it does not apply, which must be alike on all ranks; raises `CannotLocate`.
+    """
 
 
 Answer: TypeAlias = NotMine | Unusable | Claim

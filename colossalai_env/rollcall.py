@@ -341,7 +341,9 @@ def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | 
         raise failure
     if None in {reply.local_rank, reply.local_world_size, reply.node_rank, reply.num_nodes}:
         said: str | None = yield Read(f"place/{reply.rank}", SILENCE)
-        return Place(*json.loads(said or "[]"))
+        if said is None:
+            raise LostRanks(f"rank 0 ({leader_process}) let all ranks in and then gave no sign of life")
+        return Place(*json.loads(said))
     return None
 
 

@@ -1,12 +1,16 @@
 """Hydra, the mpiexec of MPICH 4 and 5 and of Intel MPI.
 
 Facts: runs of MPICH 4.0 and 5.0 and Intel MPI 2021.18. PMI_RANK alone is no mark of Hydra: Slurm's
-``srun --mpi=pmi2`` sets it too. No variable holds rank 0's host.
+``srun --mpi=pmi2`` sets it too. No variable holds rank 0's host; Hydra is asked for it.
 """
 
 from collections.abc import Iterable
 
-from colossalai_env import Layer, Resolver, any_of, hookimpl, var
+from colossalai_env_mpi import by_mpi4py
+
+from colossalai_env import Layer, Resolver, Way, any_of, hookimpl, var
+
+from .pmi import ask_pmi
 
 HYDRA = Resolver(
     name="hydra",
@@ -17,6 +21,7 @@ HYDRA = Resolver(
     local_rank=var("MPI_LOCALRANKID"),
     local_world_size=var("MPI_LOCALNRANKS"),
     job_id=var("I_MPI_HYDRA_UUID", required=False),
+    locate=(Way("pmi", ask_pmi), Way("mpi4py", by_mpi4py("hydra", "MPICH", "Intel"))),
     doc=__doc__,
 )
 

@@ -2,12 +2,16 @@
 
 Facts: Open MPI's page "Environment variables set by mpirun" and runs of 4.1.4 and 5.0.11. No
 variable holds the node's index, the number of nodes or rank 0's host: OMPI_COMM_WORLD_NODE_RANK
-is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpirun's own.
+is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpirun's own. mpirun is asked for it.
 """
 
 from collections.abc import Iterable
 
-from colossalai_env import Layer, Resolver, any_of, hookimpl, var
+from colossalai_env_mpi import by_mpi4py
+
+from colossalai_env import Layer, Resolver, Way, any_of, hookimpl, var
+
+from .pmix import ask_pmix
 
 OPENMPI = Resolver(
     name="openmpi",
@@ -18,6 +22,7 @@ OPENMPI = Resolver(
     local_rank=var("OMPI_COMM_WORLD_LOCAL_RANK"),
     local_world_size=var("OMPI_COMM_WORLD_LOCAL_SIZE", required=False),
     job_id=var("PMIX_NAMESPACE", required=False),
+    locate=(Way("mpi4py", by_mpi4py("openmpi", "Open MPI")), Way("pmix", ask_pmix)),
     doc=__doc__,
 )
 

@@ -18,12 +18,14 @@ from colossalai_env import (
     NotAWorld,
     NotMine,
     Resolver,
+    Way,
     derive,
     hookimpl,
     var,
     whole_number,
 )
 
+from .asking import ask_layout, ask_node
 from .hostlist import HostList
 from .tasks import TaskCounts
 
@@ -200,6 +202,7 @@ SLURM = Resolver(
         required=STEP,
     ),
     emulated=emulated,
+    locate=(Way("layout", ask_layout), Way("node", ask_node)),
     doc=__doc__,
 )
 

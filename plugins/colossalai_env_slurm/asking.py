@@ -1,0 +1,77 @@
+"""Rank 0's host by Slurm's own commands, where the step's variables do not lead to it.
+
+Facts: the manuals of sattach and scontrol, and runs of Slurm 22.05.
+"""
+
+import re
+import socket
+
+from colossalai_env import CannotLocate, DistSpec, Environ, Located
+
+SECONDS = 5.0
+"""How long one of Slurm's commands may take."""
+
+
+def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask for the step's layout, or read the host file: only an arbitrary distribution leaves the host open."""
+    if environ.get("SLURM_DISTRIBUTION") != "arbitrary" or spec.host is not None or spec.job_id is None:
+        return None
+    step = spec.job_id.partition("r")[0]
+    told = _run("layout", ["sattach", "--layout", step], seconds)
+    if told is not None:
+        for name, ranks in re.findall(r"Node \d+ \(([^)]+)\), \d+ task\(s\): ([\d ]+)", told):
+            if "0" in ranks.split():
+                return Located(_address(name, seconds), f"sattach --layout {step}")
+        raise CannotLocate("slurm", "layout", f"sattach --layout {step} names no node of task 0: {told[:200]!r}")
+    return _first_line(environ)
+
+
+def _first_line(environ: Environ) -> Located | None:
+    path = environ.get("SLURM_HOSTFILE")
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Located(file.readline().strip(), f"the first line of SLURM_HOSTFILE, {path}")
+    except OSError as error:
+        raise CannotLocate("slurm", "layout", f"SLURM_HOSTFILE is {path!r}: {error.strerror}") from None
+
+
+def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask for the address of a node whose name resolves nowhere: NodeName and NodeAddr may differ."""
+    if spec.host is None or environ.get("SLURM_STEP_ID") is None:
+        return None
+    address = _node_address(spec.host, seconds)
+    return None if address is None else Located(address, f"scontrol show node {spec.host}: NodeAddr")
+
+
+def _address(name: str, seconds: float) -> str:
+    """Return a node's name where it resolves, or else its address as Slurm knows it."""
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        return _node_address(name, seconds) or name
+    return name
+
+
+def _node_address(name: str, seconds: float) -> str | None:
+    told = _run("node", ["scontrol", "show", "node", "-o", name], seconds)
+    found = re.search(r"\bNodeAddr=(\S+)", told or "")
+    return found.group(1) if found else None
+
+
+def _run(way: str, command: list[str], seconds: float) -> str | None:
+    """Run a command of Slurm's; None where it is not installed, as in many containers."""
+    import subprocess
+
+    try:
+        ran = subprocess.run(  # noqa: S603 - Slurm's own commands
+            command, capture_output=True, text=True, timeout=min(seconds, SECONDS), check=False
+        )
+    except FileNotFoundError:
+        return None
+    except subprocess.TimeoutExpired:
+        raise CannotLocate("slurm", way, f"{' '.join(command)} did not answer within {SECONDS:.0f} s") from None
+    if ran.returncode:
+        raise CannotLocate("slurm", way, f"{' '.join(command)} failed: {(ran.stderr or ran.stdout).strip()[:200]}")
+    return ran.stdout
