@@ -9,8 +9,8 @@ from torch import distributed
 
 from . import device as devices
 from .environ import Environ
-from .errors import GroupFailed, RankFailed
-from .meeting import MARGIN, Meeting
+from .errors import GroupFailed
+from .meeting import Meeting
 from .spec import DistSpec
 
 c10d: Any = distributed
@@ -25,23 +25,17 @@ def make_alone(spec: DistSpec, backend: str, device: torch.device) -> None:
 
 
 def connect(meeting: Meeting, spec: DistSpec, backend: str, device: torch.device) -> None:
-    """Make the group of all ranks, and learn of ranks that fail at it; raise `GroupFailed` or `RankFailed`."""
+    """Make the group of all ranks, and learn of ranks that fail at it; raise `GroupFailed` or a `RollCallFailed`."""
     prefix = f"{meeting.prefix}group"
     task = meeting.lend(lambda store: _make(c10d.PrefixStore(prefix, store), spec, backend, device))
+    meeting.watch_over(task)
     try:
-        while not task.wait(min(1.0, max(0.0, meeting.watch.left + MARGIN))):
-            if meeting.watch.left + MARGIN <= 0:
-                problem = f"it took longer than the timeout of {meeting.watch.timeout:.1f} s"
-                raise GroupFailed(spec.rank, socket.gethostname(), backend, problem)
-            broken = meeting.read("broken")
-            if broken is not None:
-                raise RankFailed(broken)
         task.result()
     except (RuntimeError, ValueError) as error:
         failure = GroupFailed(spec.rank, socket.gethostname(), backend, str(error).partition("\n")[0])
-        meeting.post("broken", str(failure))
-        raise failure from error
+        raise meeting.culprits(str(failure)) or failure from error
     meeting.take_back()
+    meeting.formed()
 
 
 def _make(store: Any, spec: DistSpec, backend: str, device: torch.device) -> None:  # noqa: ANN401 - see c10d

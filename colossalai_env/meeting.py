@@ -11,9 +11,25 @@ from typing import Any, cast
 import attrs
 
 from .endpoint import Endpoint
-from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankZeroUnreachable, Stranger
+from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankFailed, RankZeroUnreachable, Stranger
 from .progress import Waiting
-from .rollcall import Pause, Place, Post, Protocol, Read, Reply, Result, Watch, answer, leader, member, replies_in
+from .rollcall import (
+    Pause,
+    Place,
+    Post,
+    Protocol,
+    Read,
+    Reply,
+    Result,
+    Watch,
+    answer,
+    failing,
+    forming,
+    leader,
+    member,
+    replies_in,
+    written,
+)
 from .spec import DistSpec
 from .store import (
     Ledger,
@@ -188,10 +204,10 @@ class Meeting:
         """Tell the others why this rank goes, as far as they can be reached within a moment."""
         if self.ledger is not None:
             try:
+                failure = RankFailed(f"{reply} failed: {reply.error}")
+                verdict = {"verdict": written(failure), "go": written(failure)} if self.serves else {}
+                self._ledger.perform(Post({"broken": failure.sentence, **verdict}))
                 if self.serves:
-                    kind, sentence = "RankFailed", f"{reply} failed: {reply.error}"
-                    verdict = json.dumps({"kind": kind, "sentence": sentence})
-                    self._ledger.perform(Post({"verdict": verdict, "go": verdict}))
                     time.sleep(0.5)
                 else:
                     self._drive(answer(reply))
@@ -331,10 +347,26 @@ class Meeting:
         """Use the first connection again."""
         self._ledger.take_back()
 
-    def read(self, key: str) -> str | None:
-        """Read a key if it is there."""
-        text: str | None = self._ledger.perform(Read(key, 0))
-        return text
+    def watch_over(self, task: "Task[None]") -> None:
+        """Wait for this rank's own connect; raise what it raises, or what is learned of the others meanwhile."""
+        try:
+            self._drive(forming(self.spec.rank, self.watch, MARGIN, task.wait))
+        except StoreLost as broken:
+            raise self._lost(leading=False, problem=str(broken)) from None
+
+    def formed(self) -> None:
+        """Say that this rank's own connect is done."""
+        self.post(f"in/{self.spec.rank}", "1")
+
+    def culprits(self, sentence: str) -> LostRanks | None:
+        """Say that this rank's own connect failed, and name the ranks that neither connected nor failed."""
+        try:
+            lost = self._drive(failing(self.spec.rank, sentence))
+        except StoreLost as broken:
+            return self._lost(leading=False, problem=str(broken))
+        if not lost:
+            return None
+        return LostRanks(f"{', '.join(map(str, lost))} died or froze while the process group was made: {sentence}")
 
     def post(self, key: str, text: str) -> None:
         """Set a key, as far as the store still answers."""
@@ -354,5 +386,5 @@ class Meeting:
             self.listener.close()
             self.listener = None
         if self.ledger is not None:
-            self.ledger.close(serving=self.serves)
+            self.ledger.close()
         self.ledger = self.store = None

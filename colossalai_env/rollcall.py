@@ -294,7 +294,8 @@ def _verdict(text: str) -> RollCallFailed | None:
     return kind(said["sentence"])
 
 
-def _written(failure: RollCallFailed | None) -> str:
+def written(failure: RollCallFailed | None) -> str:
+    """Write a verdict as it is posted."""
     return OK if failure is None else json.dumps({"kind": type(failure).__name__, "sentence": failure.sentence})
 
 
@@ -384,7 +385,7 @@ def _last_word(key: str, reply: Reply, watch: Watch) -> Protocol[str]:
         failure = MissingRanks(f"rank 0 gave no verdict within {watch.timeout:.1f} s, though all ranks answered")
     yield from answer(attrs.evolve(reply, error=failure.sentence, gave_up=True))
     text: str | None = yield Read(key, 0)
-    return _written(failure) if text in {None, OK} or text is None else text
+    return written(failure) if text in {None, OK} or text is None else text
 
 
 def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) -> Protocol[Place | None]:
@@ -418,8 +419,8 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
         return placed[reply.rank]
     yield Post(
         {
-            "go": _written(failure),
-            **({} if isinstance(failure, (MissingRanks, LostRanks)) else {"verdict": _written(failure)}),
+            "go": written(failure),
+            **({} if isinstance(failure, (MissingRanks, LostRanks)) else {"verdict": written(failure)}),
         }
     )
     yield from _linger(reply, replies, watch, failure, lost)
@@ -486,3 +487,73 @@ def _linger(
         if left >= expected - len(lost) - 1:
             return
         yield Pause(0.05)
+
+
+TICK = 1.0
+"""Seconds between two looks around while the process group is made."""
+
+PULSE = 3
+"""Ticks after which rank 0 looks whether ranks that are not connected still tick."""
+
+
+def forming(rank: int, watch: Watch, margin: float, done: Callable[[float], bool]) -> Protocol[None]:
+    """Look around while this rank's own connect, which `done` waits for, is under way.
+
+    Raises `RankFailed` when another rank failed at it, and `LostRanks` when one is gone or the time is over.
+    """
+    ticks = 0
+    pulses: dict[int, int] = {}
+    while not done(min(TICK, max(0.0, watch.left + margin))):
+        broken: str | None = yield Read("broken", 0)
+        if broken is not None:
+            raise RankFailed(broken)
+        if watch.left + margin <= 0:
+            late = yield from _not_in(rank)
+            names = ", ".join(map(str, late)) or "this rank"
+            raise LostRanks(f"{names} did not connect to the process group within {watch.timeout:.1f} s")
+        yield Add(f"pulse/{rank}", 1)
+        ticks += 1
+        if rank == 0 and ticks % PULSE == 0:
+            still = yield from _without_pulse(pulses)
+            if still:
+                sentence = f"{', '.join(map(str, still))} died or froze while the process group was made"
+                yield Post({"broken": sentence})
+                raise LostRanks(sentence)
+
+
+def _without_pulse(pulses: dict[int, int]) -> Protocol[list[Reply]]:
+    """Return the ranks that are not connected and have not ticked since the last look; note their ticks."""
+    late = yield from _not_in(0)
+    still: list[Reply] = []
+    for reply in late:
+        pulse: int = yield Add(f"pulse/{reply.rank}", 0)
+        if pulses.get(reply.rank) == pulse:
+            still.append(reply)
+        pulses[reply.rank] = pulse
+    return still
+
+
+def _not_in(rank: int, marks: tuple[str, ...] = ("in",)) -> Protocol[list[Reply]]:
+    """Return the other ranks that bear none of the marks."""
+    log: str | None = yield Read("replies", 0)
+    late: list[Reply] = []
+    for reply in replies_in(log):
+        found = False
+        for mark in marks:
+            found = found or (yield Await((f"{mark}/{reply.rank}",), 0))
+        if not found and reply.rank != rank:
+            late.append(reply)
+    return late
+
+
+def failing(rank: int, sentence: str) -> Protocol[list[Reply]]:
+    """Say that this rank's connect failed, and return those of whom nothing is heard for a moment."""
+    yield Post({f"out/{rank}": sentence})
+    late: list[Reply] = []
+    for _ in range(15):
+        late = yield from _not_in(rank, ("in", "out"))
+        if not late:
+            break
+        yield Pause(0.1)
+    yield Post({"broken": sentence})
+    return late

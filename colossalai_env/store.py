@@ -397,18 +397,25 @@ class Ledger:
         """Use the first connection again."""
         del self._waits[_LENT]
 
-    def close(self, *, serving: bool) -> None:
-        """Let go of the store. Who serves it ends its own waits, by setting their keys, so that the port is free."""
-        waits = [(keys, task) for keys, (_, task) in self._waits.items() if keys is not _LENT]
-        if serving and waits:
-            with suppress(StoreLost):
-                self._ask(lambda store: self._post(store, {key: "" for keys, _ in waits for key in keys}))
-            for _, task in waits:
+    def close(self) -> None:
+        """Let go of the store; calls that still wait, after a failure, are ended by cutting their connections."""
+        tasks = [task for _, task in self._waits.values() if not task.done.is_set()]
+        if tasks:
+            self._cut()
+            for task in tasks:
                 task.wait(1.0)
         for line in self._lines:
             line.worker.close()
         self._lines.clear()
         self._waits.clear()
+
+    def _cut(self) -> None:
+        """Shut this process's connections to the store down: torch's stores have no way to be closed."""
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as connection:
+                address, port = connection.getpeername()[:2]
+                if (address.removeprefix("::ffff:"), port) == self.target:
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def _post(self, store: Store, entries: Mapping[str, str]) -> None:
         if len(entries) > 1:

@@ -84,23 +84,13 @@ class Bed:
     hosts: dict[str, Host] = attrs.field(init=False, factory=dict[str, Host])
     _switch: int = attrs.field(init=False, default=0)
     """The process that holds the bridge, and is the init of the bed's PID namespace."""
-    _started: "list[subprocess.Popen[str]]" = attrs.field(init=False, factory=list)  # pyright: ignore[reportUnknownVariableType]
+    _started: "list[subprocess.Popen[str]]" = attrs.field(init=False, factory=list["subprocess.Popen[str]"])
 
     def __enter__(self) -> "Self":
         self.folder = Path(tempfile.mkdtemp(prefix="bed-", dir="/var/tmp"))
         try:
             self._write_etc()
-            command = [
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--pid",
-                "--net",
-                "--mount",
-                "--fork",
-                "--kill-child",
-            ]
+            command = shlex.split("setpriv --pdeathsig KILL unshare --pid --net --mount --fork --kill-child")
             self._switch = self._hold([*command, sys.executable, "-S", "-c", PAUSE])
             self._in(self._switch, "ip link add br0 type bridge && ip link set br0 up")
             for host in self.hosts.values():
@@ -116,11 +106,14 @@ class Bed:
         self._take_down()
 
     def _take_down(self) -> None:
-        """Kill the PID namespace's init: the kernel ends all else in it, and the namespaces, mounts and links go too."""
+        """Kill the PID namespace's init: the kernel ends all else in it, and namespaces, mounts and links go too."""
         if self._started:
             self._started[0].kill()
         for process in self._started:
             process.wait(20)
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_etc(self) -> None:
@@ -178,7 +171,7 @@ class Bed:
         self, host: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 60
     ) -> "subprocess.Popen[str]":
         """Start a command on a host."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(host, argv, seconds),
             env=self.environment(env),
             stdin=subprocess.DEVNULL,
@@ -186,6 +179,8 @@ class Bed:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def run(
         self, host: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 60

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -32,11 +31,3 @@ def bed() -> Iterator[Bed]:
         slurm = Slurm(up)
         slurm.start()
         yield up
-
-
-def leftovers() -> set[str]:
-    """Return what a bed could leave behind: namespaces, mounts, links and folders."""
-    namespaces = {str(path.readlink()) for path in Path("/proc").glob("[0-9]*/ns/net") if path.exists()}
-    mounts = set(Path("/proc/self/mounts").read_text().splitlines())
-    links = set(os.listdir("/sys/class/net"))
-    return namespaces | mounts | links | {str(path) for path in Path("/var/tmp").glob("bed-*")}

@@ -1,4 +1,4 @@
-"""Runs on every rank: writes down who `resolve()` says it is and what it was started with; the standard library only."""
+"""Runs on every rank: writes down who `resolve()` says it is, and what it was started with."""
 
 import json
 import os

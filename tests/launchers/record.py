@@ -63,10 +63,8 @@ def record(bed: Bed, scenario: Scenario) -> list[Launch]:
     if scenario.torchrun:
         env["LOGLEVEL"] = "INFO"
         inner = ["env", "LOGLEVEL=INFO", *inner]
-    if scenario.outer:
-        ran = within(bed, scenario.outer, inner, folder)
-    else:
-        ran = bed.run(scenario.host, inner, env)
+    outer = scenario.outer
+    ran = within(bed, outer, inner, folder) if outer else bed.run(scenario.host, inner, env)
     if scenario.torchrun:
         return [_nested(scenario, inner, ran, folder)]
     return [_launch(scenario, scenario.name, inner, ran, folder)]
@@ -199,7 +197,8 @@ def _agents(scenario: Scenario, logs: Mapping[str, tuple[str, str]], typed: list
     told: dict[int, dict[str, Any]] = {}
     truths: dict[int, dict[str, Any]] = {}
     for out, err in logs.values():
-        result = dict(match.groups() for line in (out + err).splitlines() if (match := RESULT.search(line.strip())))
+        found = [RESULT.search(line.strip()) for line in (out + err).splitlines()]
+        result: dict[str, str] = {match.group(1): match.group(2) for match in found if match}
         assert result, f"{scenario.name}: no rendezvous in\n{out}\n{err}"
         ranks = json.loads(result["global_ranks"])
         for local, file in LOCAL.findall(out + err):

@@ -81,11 +81,12 @@ SLURM = [
     ),
     Scenario(
         "slurm_array", "srun", outer="sbatch -N1 -n2 --array=0-1 --exclusive",
-        script='case $SLURM_ARRAY_TASK_ID in 0) {srun:a} PROBE;; 1) {srun:b} PROBE;; esac', parts=("a", "b"),
+        script="case $SLURM_ARRAY_TASK_ID in 0) {srun:a} PROBE;; 1) {srun:b} PROBE;; esac", parts=("a", "b"),
     ),
     Scenario(
         "slurm_heterogeneous", "srun", outer="sbatch -N1 -n2 --exclusive : -N2 -n4 --exclusive",
-        script="{srun:both} --het-group=0,1 PROBE; {srun:first} --het-group=0 PROBE; {srun:second} --het-group=1 PROBE",
+        script="{srun:both} --het-group=0,1 PROBE; {srun:first} --het-group=0 PROBE; "
+        "{srun:second} --het-group=1 PROBE",
         parts=("both", "first", "second"),
     ),
     Scenario(
@@ -108,8 +109,8 @@ SLURM = [
     ),
     Scenario(
         "slurm_sbatch_in_step", "srun", outer="sbatch -N2 -n3 --exclusive",
-        script="{srun:a} PROBE; srun -N2 -n3 sh -c 'if [ $SLURM_PROCID = 1 ]; then sbatch --wait -p rack -N1 -o /dev/null "
-        "{folder}/inner.sh; fi'", parts=("a", "body"),
+        script="{srun:a} PROBE; srun -N2 -n3 sh -c 'test $SLURM_PROCID != 1 || "
+        "sbatch --wait -p rack -N1 -o /dev/null {folder}/inner.sh'", parts=("a", "body"),
     ),
 ]  # fmt: skip
 

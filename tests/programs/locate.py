@@ -1,0 +1,25 @@
+"""Asks the launcher for rank 0's host, then uses MPI where it is told to, and ends with the status it is given."""
+
+import json
+import sys
+import time
+
+import colossalai_env
+from colossalai_env.endpoint import locate
+from colossalai_env.environ import Environ
+from colossalai_env.registry import resolvers
+
+environ = Environ.snapshot()
+spec = colossalai_env.resolve()
+(ways,) = (item.resolver.locate for item in resolvers(environ) if item.resolver.name == spec.resolver)
+began = time.monotonic()
+spec, endpoint = locate(spec, environ, ways, 20)
+told = {"rank": spec.rank, "host": spec.host, "port": spec.port, "source": spec.sources["host"]}
+told["milliseconds"] = round(1000 * (time.monotonic() - began), 1)
+if "--mpi" in sys.argv:
+    from mpi4py import MPI
+
+    told["mpi"] = MPI.COMM_WORLD.allreduce(spec.rank + 1)
+    told["library"] = MPI.Get_library_version().split(",")[0][:20]
+sys.stdout.write(f"TOLD {json.dumps(told)}\n")
+sys.exit(int(sys.argv[1]))
