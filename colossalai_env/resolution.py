@@ -44,6 +44,19 @@ def derived_port(job_id: str, attempt: int = 0) -> int:
     return LOWEST_PORT + (zlib.crc32(job_id.encode()) + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
 
 
+def with_port(spec: DistSpec) -> DistSpec:
+    """Derive the port from the job id, where there is an id and no port."""
+    if spec.port is not None or spec.job_id is None:
+        return spec
+    sources = {**spec.sources, "port": f"rule: from job id ({spec.sources.get('job_id', 'given')})"}
+    return attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
+
+
+def on_loopback(spec: DistSpec) -> DistSpec:
+    """Let the ranks of one node meet on loopback, where nobody else can reach them."""
+    return attrs.evolve(spec, host="127.0.0.1", sources={**spec.sources, "host": "rule: all ranks are on one node"})
+
+
 class SingleProcess:
     """The resolver of last resort: rank 0 of 1."""
 
@@ -338,12 +351,9 @@ def _completed(base: dict[str, Any], sources: dict[str, str]) -> DistSpec:
     """Build the spec, with the port that its job id gives and loopback for a world on one node."""
     try:
         spec = DistSpec(**base, sources=sources)
-        if spec.world_size > 1 and spec.port is None and spec.job_id is not None:
-            sources["port"] = f"rule: from job id ({sources['job_id']})"
-            spec = attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
+        spec = with_port(spec) if spec.world_size > 1 else spec
         if spec.world_size > 1 and spec.host is None and spec.one_node:
-            sources["host"] = "rule: all ranks are on one node"
-            spec = attrs.evolve(spec, host="127.0.0.1", sources=sources)
+            spec = on_loopback(spec)
     except InvalidSpec as error:
         found = tuple((sources.get(field, field), str(base.get(field))) for field in error.fields)
         raise ContradictoryVariables(base["resolver"], error.problem, found, base.get("rank")) from None

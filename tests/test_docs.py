@@ -1,6 +1,8 @@
 """README and docs: their code runs, and they leave no public name of an error or a variable out."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,11 @@ def test_every_variable_is_in_the_reference() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "colossalai_env").glob("*.py"))
     variables = set(re.findall(r'"(COLOSSALAI_ENV_[A-Z_]+)"', sources))
     assert {name for name in variables if f"`{name}`" not in REFERENCE} == set()
+
+
+def test_the_launchers_page_is_the_generators() -> None:
+    made = subprocess.run([sys.executable, ROOT / "docs/launchers.py"], capture_output=True, text=True, check=True)
+    assert (ROOT / "docs/reference/launchers.md").read_text() == made.stdout, "make -B docs/reference/launchers.md"
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -21,15 +21,14 @@ def tasks() -> Iterator[object]:
 
 @pytest.mark.parametrize("task", list(tasks()))
 def test_a_recorded_task_is_known_or_refused(task: Task) -> None:
-    if "why" in task.truth and task.variables.get("SLURM_NTASKS", "1") != "1":
+    if "why" in task.truth and "one task" not in task.truth["why"]:
         with pytest.raises(NotAWorld, match="srun"):
             resolve(env=task.variables, argv=task.argv)
         return
     spec = resolve(env=task.variables, argv=task.argv)
     found = {name: getattr(spec, name) for name in NUMBERS}
-    assert {name: value for name, value in found.items() if value is not None} == {
-        name: task.truth[name] for name in NUMBERS if found[name] is not None
-    }
+    for name, value in found.items():
+        assert value is None or value == task.truth.get(name, value), f"{name}: {found}, truth {task.truth}"
     assert spec.host in {None, "127.0.0.1" if task.truth["num_nodes"] == 1 else None, task.truth["rank0_host"]}
     if "master_port" in task.truth:
         assert spec.port == task.truth["master_port"]

@@ -1,0 +1,85 @@
+"""The endpoint: what was given, loopback, or what the launcher tells when it is asked."""
+
+import pytest
+
+from colossalai_env import (
+    CannotLocate,
+    DistSpec,
+    Environ,
+    Located,
+    UnknownEndpoint,
+    UnresolvableHost,
+    Way,
+    own_address,
+)
+from colossalai_env.endpoint import ATTEMPTS, addresses, locate
+
+OPEN = DistSpec(rank=1, world_size=4, resolver="house", job_id="7.0")
+
+
+def way(name: str, answer: Located | None) -> Way:
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+        del spec, environ, seconds
+        return answer
+
+    return Way(name, ask)
+
+
+ASKED = Located("127.0.0.1", "house's own word", "job-9")
+
+
+def test_a_world_on_one_node_meets_on_loopback_unless_a_host_was_given() -> None:
+    one = DistSpec(rank=0, world_size=2, num_nodes=1, host="elsewhere", port=1, sources={"host": "HOUSE_HEAD"})
+    assert locate(one, Environ(), (), 1)[0].host == "127.0.0.1"
+    given = DistSpec(rank=0, world_size=2, num_nodes=1, host="::1", port=1, sources={"host": "MASTER_ADDR"})
+    assert locate(given, Environ(), (), 1)[1].addresses == ("::1",)
+
+
+def test_the_first_way_that_applies_is_asked_and_named_as_the_source() -> None:
+    spec, endpoint = locate(OPEN, Environ(), (way("never", None), way("asking", ASKED)), 1)
+    assert (spec.host, spec.job_id, spec.sources["host"]) == ("127.0.0.1", "7.0", "house's own word")
+    assert len(endpoint.ports) == len(set(endpoint.ports)) == ATTEMPTS
+    assert all(10000 <= port < 32768 for port in endpoint.ports)
+
+
+def test_a_launch_without_an_id_takes_the_launchers() -> None:
+    spec, _ = locate(DistSpec(rank=1, world_size=4, resolver="house"), Environ(), (way("asking", ASKED),), 1)
+    assert spec.job_id == "job-9"
+    assert "house's own word" in spec.sources["port"]
+
+
+@pytest.mark.parametrize(("allowed", "asked"), [("asking", True), ("other,asking", True), ("none", False), ("", False)])
+def test_a_variable_restricts_what_may_be_asked(allowed: str, *, asked: bool) -> None:
+    environ = Environ({"COLOSSALAI_ENV_LOCATE": allowed})
+    if asked:
+        assert locate(OPEN, environ, (way("asking", ASKED),), 1)[0].host == "127.0.0.1"
+    else:
+        with pytest.raises(UnknownEndpoint, match="asking is not allowed by COLOSSALAI_ENV_LOCATE"):
+            locate(OPEN, environ, (way("asking", ASKED),), 1)
+
+
+def test_where_nobody_says_the_error_names_two_ways_out() -> None:
+    with pytest.raises(
+        UnknownEndpoint, match=r"house does not say rank 0's host \(rank 1\).*export MASTER_ADDR.*--host"
+    ):
+        locate(OPEN, Environ(), (way("never", None),), 1)
+
+
+def test_a_failed_way_is_final() -> None:
+    def fail(spec: DistSpec, environ: Environ, seconds: float) -> None:
+        del spec, environ, seconds
+        raise CannotLocate("house", "asking", "no answer")
+
+    with pytest.raises(CannotLocate, match="no answer"):
+        locate(OPEN, Environ(), (Way("asking", fail), way("next", ASKED)), 1)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "0.0.0.0", "::"])
+def test_a_host_that_is_no_address_to_meet_at_is_named_with_its_source(host: str) -> None:
+    spec = DistSpec(rank=0, world_size=2, host=host, port=1, sources={"host": "MASTER_ADDR"})
+    with pytest.raises(UnresolvableHost, match="from MASTER_ADDR"):
+        locate(spec, Environ(), (), 1)
+
+
+def test_ones_own_address_is_one_address() -> None:
+    assert len(addresses(own_address())) == 1

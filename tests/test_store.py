@@ -1,0 +1,122 @@
+"""The socket and the store: one address, a look before torch's own client connects, and waits that end."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from colossalai_env.endpoint import Endpoint
+from colossalai_env.errors import NotMyAddress, TooFewFileDescriptors
+from colossalai_env.rollcall import Add, Alive, Append, Await, Post, Read
+from colossalai_env.store import (
+    Ledger,
+    Scout,
+    StoreLost,
+    answers,
+    bind,
+    check_file_descriptors,
+    client,
+    listen,
+    serve,
+    shown,
+    stranger_at,
+)
+
+
+def test_rank_0_listens_on_one_address_and_is_told_of_a_port_that_is_taken() -> None:
+    with bind(("127.0.0.1", 0)) as taken:
+        address, port = taken.getsockname()
+        assert address == "127.0.0.1"
+        assert listen(Endpoint("localhost", ("127.0.0.1",), (port,), "test"), port) == ("127.0.0.1", port)
+
+
+def test_another_machines_address_is_refused_naming_both() -> None:
+    with pytest.raises(NotMyAddress, match=rf"runs on {socket.gethostname()} .* is 198\.51\.100\.1, which is not"):
+        listen(Endpoint("other", ("198.51.100.1",), (29500,), "MASTER_ADDR"), 29500)
+
+
+def test_file_descriptors_are_counted_before_they_run_out() -> None:
+    check_file_descriptors(2)
+    with pytest.raises(TooFewFileDescriptors, match="ulimit -n"):
+        check_file_descriptors(10**9)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_store_is_found_and_serves(address: str) -> None:
+    listener = bind((address, 0))
+    target = listener.getsockname()[:2]
+    assert not answers(target, 0.2)
+    store = serve(listener, 10)
+    assert answers(target, 2.0)
+    ledger = Ledger(client(target, 10), target, "t/", 10)
+    ledger.perform(Append("log", "a"))
+    ledger.perform(Append("log", "b"))
+    ledger.perform(Post({"x": "1", "y": "2"}))
+    assert ledger.perform(Read("log", 0)) == "ab"
+    assert ledger.perform(Add("n", 2)) == 2
+    assert ledger.perform(Await(("x", "y"), 1))
+    assert not ledger.perform(Await(("x", "z"), 0))
+    assert ledger.perform(Alive(1.0))
+    began = time.monotonic()
+    assert ledger.perform(Read("never", 0.2)) is None
+    assert 0.2 <= time.monotonic() - began < 1
+    assert ledger.perform(Add("n", 1)) == 3, "a wait that is called off does not hold up other requests"
+    ledger.close()
+    del store
+
+
+def test_a_store_that_goes_is_told() -> None:
+    listener = bind(("127.0.0.1", 0))
+    target = listener.getsockname()[:2]
+    store = [serve(listener, 10)]
+    ledger = Ledger(client(target, 10), target, "t/", 10)
+    store.clear()
+    with pytest.raises(StoreLost):
+        ledger.perform(Add("n", 1))
+
+
+@pytest.mark.parametrize(
+    ("said", "met"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n", "is no torch store: its first bytes are b'HTTP"),
+        (b"", "it closes the connection"),
+    ],
+)
+def test_what_is_no_store_is_described(said: bytes, met: str) -> None:
+    with bind(("127.0.0.1", 0)) as listener:
+        target = listener.getsockname()
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(64)
+                    connection.sendall(said)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        scout = Scout([target])
+        assert scout.find(time.monotonic() + 0.3) is None
+        assert met in scout.story()
+        assert shown(target) in scout.story()
+        scout.close()
+        assert "not a torch store" in stranger_at(target)
+        thread.join(5)
+
+
+def test_a_silent_service_is_waited_for_and_described() -> None:
+    with bind(("127.0.0.1", 0)) as listener:
+        scout = Scout([listener.getsockname()])
+        assert scout.find(time.monotonic() + 0.2) is None
+        assert "says nothing" in scout.story()
+        scout.close()
+
+
+def test_nobody_there_is_named_by_errno() -> None:
+    with bind(("127.0.0.1", 0)) as gone:
+        target = gone.getsockname()
+    scout = Scout([target])
+    assert scout.find(time.monotonic() + 0.1) is None
+    assert "ECONNREFUSED" in scout.story()
+    scout.close()
