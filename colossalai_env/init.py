@@ -18,11 +18,12 @@ from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
 from .job import Job, refuse_second, reply_of, run
 from .meeting import Meeting
+from .reply import Place, Reply
 from .resolution import MASTER, Given, Resolution, arguments, examine
 from .resolver import READERS, Resolver, ResolverProtocol, Way
-from .rollcall import Place, Reply, Watch
+from .rollcall import Watch
+from .scout import check_file_descriptors
 from .spec import LARGEST, DistSpec
-from .store import check_file_descriptors
 
 if TYPE_CHECKING:
     import torch

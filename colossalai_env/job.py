@@ -14,7 +14,8 @@ import attrs
 
 from .errors import AlreadyInitialised
 from .meeting import Meeting, boot_id
-from .rollcall import Add, Reply, places
+from .reply import Reply, places
+from .rollcall import Add
 from .spec import DistSpec
 from .store import StoreLost, calls_under_way
 

@@ -12,38 +12,13 @@ import attrs
 
 from .endpoint import Endpoint
 from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankFailed, RankZeroUnreachable, Stranger
+from .formation import failing, forming
 from .progress import Waiting
-from .rollcall import (
-    Pause,
-    Place,
-    Post,
-    Protocol,
-    Read,
-    Reply,
-    Result,
-    Watch,
-    answer,
-    failing,
-    forming,
-    leader,
-    member,
-    replies_in,
-    written,
-)
+from .reply import Place, Reply, replies_in
+from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
+from .scout import Scout, Target, listen, shown, stranger_at
 from .spec import DistSpec
-from .store import (
-    Ledger,
-    Scout,
-    Store,
-    StoreLost,
-    Target,
-    Task,
-    client,
-    listen,
-    serve,
-    shown,
-    stranger_at,
-)
+from .store import Ledger, Store, StoreLost, Task, client, serve
 
 log = logging.getLogger("colossalai_env")
 
@@ -250,7 +225,7 @@ class Meeting:
         if found is None:
             return stranger_at(target)
         self.target = target
-        record = self._met(client(target, self.patience), 1.0)
+        record = self._met(client(target, self.patience, 1.5), 1.0)
         if record is None:
             return "a torch store that is not of this library"
         if record.job != self.record.job:
@@ -303,12 +278,12 @@ class Meeting:
         """Enter the store at `target` if it is this job's, and tell whether to lead there; say why not otherwise."""
         self.target = target
         try:
-            store = client(target, self.patience)
-            if self.spec.agent_store and self.leads and self._claim(store):
+            store = client(target, self.patience, min(2.0, max(self.watch.left, 0.2)))
+            if self.spec.agent_store and self.leads and self._claim(store, target):
                 return True
             patience = self.watch.left if self.spec.agent_store else min(UNRECORDED, max(self.watch.left, 0.5))
             record = self._met(store, patience)
-        except (StoreLost, RuntimeError) as broken:
+        except StoreLost as broken:
             return f"broke off ({str(broken).partition(chr(10))[0]})"
         if record is None:
             return self._no_record(target, alone=alone)
@@ -321,15 +296,18 @@ class Meeting:
         self.record = record
         return False
 
-    def _claim(self, store: Store) -> bool:
+    def _claim(self, store: Store, target: Target) -> bool:
         """Lead in an agent's store, unless another process already does."""
-        found = store.compare_set(self.record_key, "", self.record.line()).decode()
+        ledger = Ledger(store, target, "", self.patience)
+        mine = self.record.line()
+        found: str = ledger.perform(Swap(self.record_key, "", mine))
         if Record.of(found) in _left:
-            found = store.compare_set(self.record_key, found, self.record.line()).decode()
-        if Record.of(found) == self.record:
-            self._enter(store)
-            return True
-        return False
+            found = ledger.perform(Swap(self.record_key, found, mine))
+        if Record.of(found) != self.record:
+            return False
+        ledger.prefix = self.prefix
+        self.store, self.ledger = store, ledger
+        return True
 
     def _no_record(self, target: Target, *, alone: bool) -> str:
         met = "answers as a torch store, but no rank 0 of this library has entered it"

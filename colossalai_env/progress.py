@@ -8,7 +8,7 @@ from typing import TextIO
 
 import attrs
 
-from .rollcall import Reply, ranges
+from .reply import Reply, ranges
 
 log = logging.getLogger("colossalai_env")
 

@@ -20,28 +20,8 @@ from colossalai_env import (
     SharedDevice,
     Surplus,
 )
-from colossalai_env.rollcall import (
-    Add,
-    Alive,
-    Append,
-    Await,
-    Pause,
-    Place,
-    Post,
-    Protocol,
-    Read,
-    Reply,
-    Watch,
-    disagreement,
-    leader,
-    member,
-    missing,
-    node_level,
-    places,
-    problem,
-    ranges,
-    replies_in,
-)
+from colossalai_env.reply import Place, Reply, disagreement, missing, node_level, places, problem, ranges, replies_in
+from colossalai_env.rollcall import Add, Alive, Append, Await, Pause, Post, Protocol, Read, Watch, leader, member
 
 
 def reply(rank: int, world_size: int = 4, **said: Any) -> Reply:

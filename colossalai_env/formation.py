@@ -1,0 +1,76 @@
+"""What the ranks tell each other while the process group is made: who is connected, who failed, who is gone."""
+
+from collections.abc import Callable
+
+from .errors import LostRanks, RankFailed
+from .reply import Reply, replies_in
+from .rollcall import Add, Await, Pause, Post, Protocol, Read, Watch
+
+TICK = 1.0
+"""Seconds between two looks around while the process group is made."""
+
+PULSE = 3
+"""Ticks after which rank 0 looks whether ranks that are not connected still tick."""
+
+
+def forming(rank: int, watch: Watch, margin: float, done: Callable[[float], bool]) -> Protocol[None]:
+    """Look around while this rank's own connect, which `done` waits for, is under way.
+
+    Raises `RankFailed` when another rank failed at it, and `LostRanks` when one is gone or the time is over.
+    """
+    ticks = 0
+    pulses: dict[int, int] = {}
+    while not done(min(TICK, max(0.0, watch.left + margin))):
+        broken: str | None = yield Read("broken", 0)
+        if broken is not None:
+            raise RankFailed(broken)
+        if watch.left + margin <= 0:
+            late = yield from _not_in(rank)
+            names = ", ".join(map(str, late)) or "this rank"
+            raise LostRanks(f"{names} did not connect to the process group within {watch.timeout:.1f} s")
+        yield Add(f"pulse/{rank}", 1)
+        ticks += 1
+        if rank == 0 and ticks % PULSE == 0:
+            still = yield from _without_pulse(pulses)
+            if still:
+                sentence = f"{', '.join(map(str, still))} died or froze while the process group was made"
+                yield Post({"broken": sentence})
+                raise LostRanks(sentence)
+
+
+def _without_pulse(pulses: dict[int, int]) -> Protocol[list[Reply]]:
+    """Return the ranks that are not connected and have not ticked since the last look; note their ticks."""
+    late = yield from _not_in(0)
+    still: list[Reply] = []
+    for reply in late:
+        pulse: int = yield Add(f"pulse/{reply.rank}", 0)
+        if pulses.get(reply.rank) == pulse:
+            still.append(reply)
+        pulses[reply.rank] = pulse
+    return still
+
+
+def _not_in(rank: int, marks: tuple[str, ...] = ("in",)) -> Protocol[list[Reply]]:
+    """Return the other ranks that bear none of the marks."""
+    log: str | None = yield Read("replies", 0)
+    late: list[Reply] = []
+    for reply in replies_in(log):
+        found = False
+        for mark in marks:
+            found = found or (yield Await((f"{mark}/{reply.rank}",), 0))
+        if not found and reply.rank != rank:
+            late.append(reply)
+    return late
+
+
+def failing(rank: int, sentence: str) -> Protocol[list[Reply]]:
+    """Say that this rank's connect failed, and return those of whom nothing is heard for a moment."""
+    yield Post({f"out/{rank}": sentence})
+    late: list[Reply] = []
+    for _ in range(15):
+        late = yield from _not_in(rank, ("in", "out"))
+        if not late:
+            break
+        yield Pause(0.1)
+    yield Post({"broken": sentence})
+    return late
