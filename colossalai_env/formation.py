@@ -74,3 +74,15 @@ def failing(rank: int, sentence: str) -> Protocol[list[Reply]]:
         yield Pause(0.1)
     yield Post({"broken": sentence})
     return late
+
+
+def parting(others: int) -> Protocol[None]:
+    """Say goodbye after a failure, or, where `others` may still read the store, wait for theirs for a moment."""
+    if not others:
+        yield Add("parted", 1)
+        return
+    for _ in range(30):
+        parted: int = yield Add("parted", 0)
+        if parted >= others:
+            return
+        yield Pause(0.05)

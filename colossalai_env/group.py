@@ -9,7 +9,7 @@ from torch import distributed
 
 from . import device as devices
 from .environ import Environ
-from .errors import GroupFailed
+from .errors import ColossalaiEnvError, GroupFailed
 from .meeting import Meeting
 from .spec import DistSpec
 
@@ -28,12 +28,16 @@ def connect(meeting: Meeting, spec: DistSpec, backend: str, device: torch.device
     """Make the group of all ranks, and learn of ranks that fail at it; raise `GroupFailed` or a `RollCallFailed`."""
     prefix = f"{meeting.prefix}group"
     task = meeting.lend(lambda store: _make(c10d.PrefixStore(prefix, store), spec, backend, device))
-    meeting.watch_over(task)
     try:
-        task.result()
-    except (RuntimeError, ValueError) as error:
-        failure = GroupFailed(spec.rank, socket.gethostname(), backend, str(error).partition("\n")[0])
-        raise meeting.culprits(str(failure)) or failure from error
+        meeting.watch_over(task)
+        try:
+            task.result()
+        except (RuntimeError, ValueError) as error:
+            failure = GroupFailed(spec.rank, socket.gethostname(), backend, str(error).partition("\n")[0])
+            raise meeting.culprits(str(failure)) or failure from error
+    except ColossalaiEnvError:
+        meeting.part()
+        raise
     meeting.take_back()
     meeting.formed()
 

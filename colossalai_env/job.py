@@ -147,8 +147,9 @@ class Job:
 
 def _number(value: int | None) -> int:
     if value is None:  # the roll call fills every number; without it the launcher has to say them
-        msg = "nothing says this number, and the roll call is off"
-        raise AttributeError(msg)
+        raise AttributeError(
+            "the launcher does not say this number, and COLOSSALAI_ENV_ROLL_CALL=off keeps from asking"
+        )
     return value
 
 

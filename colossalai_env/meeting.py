@@ -6,13 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import attrs
 
 from .endpoint import Endpoint
 from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankFailed, RankZeroUnreachable, Stranger
-from .formation import failing, forming
+from .formation import failing, forming, parting
 from .progress import Waiting
 from .reply import Place, Reply, replies_in
 from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
@@ -132,12 +133,14 @@ class Meeting:
             if isinstance(found, socket.socket):
                 self.listener = found
 
-    def hold(self, reply: Reply) -> Place | None:
-        """Meet the others; return the numbers that the launcher left unsaid.
+    def hold(self, reply: Reply, *, roll_call: bool = True) -> Place | None:
+        """Meet the others; return the numbers that the launcher left unsaid, which only a roll call finds out.
 
         Raises a `RollCallFailed`, the same on all ranks, or what kept this rank from the meeting.
         """
         leading = self._open() if self.serves else self._find()
+        if not roll_call:
+            return None
         try:
             return self._drive(self._lead(reply) if leading else member(reply, self.record.process, self.watch))
         except StoreLost as broken:
@@ -345,6 +348,11 @@ class Meeting:
         if not lost:
             return None
         return LostRanks(f"{', '.join(map(str, lost))} died or froze while the process group was made: {sentence}")
+
+    def part(self) -> None:
+        """Leave a group that failed; who serves the store waits a moment for the others to have read why."""
+        with suppress(StoreLost):
+            self._drive(parting(self.spec.world_size - 1 if self.serves else 0))
 
     def post(self, key: str, text: str) -> None:
         """Set a key, as far as the store still answers."""

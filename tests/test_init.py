@@ -115,6 +115,20 @@ def test_a_slurm_step_on_one_node_meets_on_loopback_at_a_port_of_its_own() -> No
     assert {one["host"] for one in ranks} == {"127.0.0.1"}
 
 
+def test_the_roll_call_can_be_left_out_where_the_launcher_says_all() -> None:
+    program = """
+import colossalai_env, torch
+job = colossalai_env.init_from_env(timeout=20)
+total = torch.ones(1)
+torch.distributed.all_reduce(total)
+print("TOLD", total.item(), job.local_rank, len(job.topology))
+"""
+    off = {"COLOSSALAI_ENV_ROLL_CALL": "off"}
+    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program], off)
+    assert ended.code == 0, ended.err
+    assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
+
+
 def test_a_process_alone_needs_no_socket() -> None:
     program = """
 import socket

@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from importlib import import_module
+from typing import Any
 
 import colossalai_env
 from colossalai_env.endpoint import locate
@@ -11,15 +13,14 @@ from colossalai_env.registry import resolvers
 
 environ = Environ.snapshot()
 spec = colossalai_env.resolve()
-(ways,) = (item.resolver.locate for item in resolvers(environ) if item.resolver.name == spec.resolver)
+found: list[Any] = [item.resolver for item in resolvers(environ) if item.resolver.name == spec.resolver]
 began = time.monotonic()
-spec, endpoint = locate(spec, environ, ways, 20)
-told = {"rank": spec.rank, "host": spec.host, "port": spec.port, "source": spec.sources["host"]}
+spec, endpoint = locate(spec, environ, found[0].locate, 20)
+told: dict[str, Any] = {"rank": spec.rank, "host": spec.host, "port": spec.port, "source": spec.sources["host"]}
 told["milliseconds"] = round(1000 * (time.monotonic() - began), 1)
 if "--mpi" in sys.argv:
-    from mpi4py import MPI
-
-    told["mpi"] = MPI.COMM_WORLD.allreduce(spec.rank + 1)
-    told["library"] = MPI.Get_library_version().split(",")[0][:20]
+    mpi: Any = import_module("mpi4py.MPI")
+    told["mpi"] = mpi.COMM_WORLD.allreduce(spec.rank + 1)
+    told["library"] = mpi.Get_library_version().split(",")[0][:20]
 sys.stdout.write(f"TOLD {json.dumps(told)}\n")
 sys.exit(int(sys.argv[1]))

@@ -3,12 +3,13 @@
 import json
 import os
 import sys
+from typing import Any
 
 import torch
-from torch import distributed
 
 import colossalai_env
 
+distributed: Any = torch.distributed
 before = dict(os.environ)
 with colossalai_env.init_from_env(timeout=30) as job:
     if "--crash-once" in sys.argv and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and job.rank == 1:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -14,7 +15,7 @@ parser.add_argument("--host")
 parser.add_argument("--port", type=int)
 job = colossalai_env.init_from_env(args=parser.parse_args(), timeout=40, seed=7)
 model = DistributedDataParallel(torch.nn.Linear(4, 1))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
 inputs = torch.randn(32, 4)[job.rank :: job.world_size]
 for _ in range(5):
     optimizer.zero_grad()

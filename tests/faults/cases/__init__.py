@@ -1,0 +1,1 @@
+"""The faults, as data: one module for each way of going wrong."""

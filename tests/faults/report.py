@@ -1,0 +1,108 @@
+"""The table of what was said and when, by this library and by plain torch."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .model import Fault, Rank
+from .stage import Record, Trace
+
+LIBRARIES = {"torch": "plain torch", "colossalai_env": "colossalai-env"}
+
+
+def table(faults: Iterable[Fault], records: Mapping[str, Mapping[str, Record]]) -> str:
+    """Write a Markdown table with a row for each fault, and below it the sums for each library."""
+    head = ["Fault"]
+    for library in records:
+        head += [f"{LIBRARIES[library]}: until the last rank had ended", "what was said"]
+    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
+    for fault in faults:
+        row = [fault.story]
+        for played in records.values():
+            record = played.get(fault.name)
+            row += ["", f"not put to it: {fault.plain}"] if record is None else [seconds(record), said(record)]
+        lines.append(row)
+    text = "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    return text + "".join(f"\n{_sums(library, list(played.values()))}\n" for library, played in records.items())
+
+
+def seconds(record: Record) -> str:
+    """Return the seconds from the last rank's start until the last rank had ended."""
+    hindered = {act.to for act in record.fault.acts if act.deed == "STOP"}
+    ranks = [trace for trace in _ranks(record) if trace.process.name not in hindered]
+    if any(trace.ended is None for trace in ranks):
+        return f"> {record.cap:.0f} s"
+    begin = max(trace.started for trace in ranks)
+    return f"{max(trace.ended for trace in ranks if trace.ended is not None) - begin:.1f} s"
+
+
+def said(record: Record) -> str:
+    """Put together what was said, each thing once, with who said it."""
+    heard: dict[str, list[str]] = {}
+    for trace in _ranks(record):
+        heard.setdefault(_outcome(trace), []).append(trace.process.name)
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in heard.items())
+
+
+def _ranks(record: Record) -> list[Trace]:
+    return [trace for trace in record.traces.values() if isinstance(trace.process, Rank)]
+
+
+def _sums(library: str, records: Sequence[Record]) -> str:
+    """Count what needs no reading of messages."""
+    late = sum(any(_is_late(trace) for trace in _unhindered(record)) for record in records)
+    endless = sum(any(trace.ended is None for trace in _unhindered(record)) for record in records)
+    mixed = sum("ranks of" in said(record) for record in records)
+    cap = max((record.cap for record in records), default=0.0)
+    return (
+        f"{LIBRARIES[library]}, of {len(records)} faults: in {late} a rank was in init for longer than its timeout "
+        f"and 2 s; in {endless} a rank had not ended when the fault was broken off, after {cap:.0f} s; "
+        f"in {mixed} ranks of two jobs formed one group."
+    )
+
+
+def _unhindered(record: Record) -> list[Trace]:
+    hindered = {act.to for act in record.fault.acts if act.deed in {"KILL", "STOP"}}
+    return [trace for trace in _ranks(record) if trace.process.name not in hindered]
+
+
+def _is_late(trace: Trace) -> bool:
+    rank = trace.process
+    calls, outcomes = trace.seen("entered"), trace.seen("returned", "raised")
+    limit = 2 + (rank.timeout if isinstance(rank, Rank) else 0)
+    ended = trace.ended is not None
+    took = [outcome["at"] - call["at"] for call, outcome in zip(calls, outcomes, strict=False)]
+    return any(time > limit for time in took) or (len(outcomes) < len(calls) and not ended)
+
+
+def _outcome(trace: Trace) -> str:
+    for event in reversed(trace.events):
+        match event["seen"]:
+            case "raised" | "collective failed":
+                return f"{event['kind']}: {_short(event['text'])}"
+            case "summed":
+                return _summed(trace, event)
+            case "returned" if trace.ended is not None:
+                return "starts, then ends"
+            case _:
+                continue
+    if trace.status is not None and trace.status < 0:
+        return f"ended by signal {-trace.status}"
+    return "nothing"
+
+
+def _summed(trace: Trace, event: dict[str, Any]) -> str:
+    """Tell a sum over one's own job from one over anything else."""
+    rank = trace.process
+    right = isinstance(rank, Rank) and event["sum"] == rank.size == len(event["members"])
+    jobs = len({job for job, _, _ in event["members"]})
+    return "starts" if right and jobs == 1 else f"starts with ranks of {jobs} job(s), sum {event['sum']}"
+
+
+def _short(text: str) -> str:
+    line = re.sub(r"\s+", " ", re.sub(r"\[[^\]]*\.(cc|cpp):\d+\] ", "", text.strip().partition("\n")[0]))
+    return line if len(line) <= 160 else f"{line[:157]}..."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
