@@ -6,11 +6,23 @@ Facts: runs of MPICH 4.0 and 5.0 and Intel MPI 2021.18. PMI_RANK alone is no mar
 
 from collections.abc import Iterable
 
-from colossalai_env_mpi import by_mpi4py
+from colossalai_env import DistSpec, Environ, Layer, Located, Resolver, Way, any_of, hookimpl, var
 
-from colossalai_env import Layer, Resolver, Way, any_of, hookimpl, var
 
-from .pmi import ask_pmi
+def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask Hydra's proxy; what that takes is imported when it is needed."""
+    from .pmi import ask
+
+    return ask(spec, environ, seconds)
+
+
+def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Broadcast by mpi4py, where its library is MPICH's or Intel's."""
+    from colossalai_env_mpi import broadcast
+
+    del environ
+    return broadcast("hydra", ("MPICH", "Intel"), spec, seconds)
+
 
 HYDRA = Resolver(
     name="hydra",
@@ -21,7 +33,7 @@ HYDRA = Resolver(
     local_rank=var("MPI_LOCALRANKID"),
     local_world_size=var("MPI_LOCALNRANKS"),
     job_id=var("I_MPI_HYDRA_UUID", required=False),
-    locate=(Way("pmi", ask_pmi), Way("mpi4py", by_mpi4py("hydra", "MPICH", "Intel"))),
+    locate=(Way("pmi", ask_pmi), Way("mpi4py", ask_mpi4py)),
     doc=__doc__,
 )
 

@@ -28,7 +28,7 @@ class Channel:
     descriptor: int
     until: float
 
-    def ask(self, command: str, answer: str, **words: object) -> dict[str, str]:
+    def send(self, command: str, answer: str, **words: object) -> dict[str, str]:
         """Send one command and return the words of its answer; raise `CannotLocate`."""
         line = " ".join([f"cmd={command}", *(f"{name}={value}" for name, value in words.items())]) + "\n"
         try:
@@ -76,7 +76,7 @@ class _Kept:
 _kept: list[_Kept] = []
 
 
-def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
     """Let rank 0 publish its address, and all ranks read it; done once in a process."""
     if _kept and _kept[0].pid == os.getpid():
         return _kept[0].located
@@ -84,16 +84,16 @@ def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
     if _kept or descriptor is None or mpi_runs():
         return None
     channel = Channel(descriptor, time.monotonic() + seconds)
-    channel.ask("init", "response_to_init", pmi_version=1, pmi_subversion=1)
-    longest = int(channel.ask("get_maxes", "maxes")["vallen_max"])
-    name = channel.ask("get_my_kvsname", "my_kvsname")["kvsname"]
+    channel.send("init", "response_to_init", pmi_version=1, pmi_subversion=1)
+    longest = int(channel.send("get_maxes", "maxes")["vallen_max"])
+    name = channel.send("get_my_kvsname", "my_kvsname")["kvsname"]
     if spec.rank == 0:
         value = own_address()
         if len(value) >= longest:
             raise _cannot(f"{value!r} is longer than Hydra's {longest} characters")
-        channel.ask("put", "put_result", kvsname=name, key=KEY, value=value)
-    channel.ask("barrier_in", "barrier_out")
-    host = channel.ask("get", "get_result", kvsname=name, key=KEY)["value"]
+        channel.send("put", "put_result", kvsname=name, key=KEY, value=value)
+    channel.send("barrier_in", "barrier_out")
+    host = channel.send("get", "get_result", kvsname=name, key=KEY)["value"]
     located = Located(host, "PMI-1 of Hydra", name)
     _kept.append(_Kept(os.getpid(), located, channel))
     if mpi_may_follow(spec.backend):
@@ -126,6 +126,6 @@ def _finalize() -> None:
     kept.finalized = True
     kept.channel.until = time.monotonic() + 5
     try:
-        kept.channel.ask("finalize", "finalize_ack")
+        kept.channel.send("finalize", "finalize_ack")
     except CannotLocate:
         return  # the proxy is gone, and its job with it

@@ -1,6 +1,6 @@
 """What the resolvers of Open MPI and Hydra share: the processes above, this one's MPI, and a broadcast by mpi4py."""
 
-from .broadcast import by_mpi4py
+from .broadcast import broadcast
 from .process import ancestors, mapped_libraries, mpi_may_follow, mpi_runs
 
-__all__ = ["ancestors", "by_mpi4py", "mapped_libraries", "mpi_may_follow", "mpi_runs"]
+__all__ = ["ancestors", "broadcast", "mapped_libraries", "mpi_may_follow", "mpi_runs"]

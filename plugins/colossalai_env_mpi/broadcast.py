@@ -6,12 +6,11 @@ one, so the library says its version before MPI_Init, and the world's size is co
 
 import atexit
 import time
-from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located, own_address
+from colossalai_env import CannotLocate, DistSpec, Located, own_address
 
 from .process import mpi_runs
 
@@ -19,31 +18,26 @@ LONGEST = 256
 """Bytes of a host's name or address in the broadcast."""
 
 
-def by_mpi4py(resolver: str, *families: str) -> Callable[[DistSpec, Environ, float], Located | None]:
-    """Return a way to ask that broadcasts with mpi4py, if its library's version begins with one of `families`."""
-
-    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-        del environ
-        mpi = _own_mpi(families)
-        if mpi is None:
-            return None
-        if not mpi.Is_initialized():
-            mpi.Init_thread()
-            atexit.register(_finalize, mpi)
-        world = mpi.COMM_WORLD
-        if world.Get_size() != spec.world_size:
-            problem = f"MPI's world has {world.Get_size()} ranks, and the environment's {spec.world_size}"
-            raise CannotLocate(resolver, "mpi4py", problem)
-        told = bytearray((own_address() if spec.rank == 0 else "").encode().ljust(LONGEST, b"\0"))
-        request = world.Ibcast([told, mpi.CHAR], root=0)
-        until = time.monotonic() + seconds
-        while not request.Test():
-            if time.monotonic() > until:
-                raise CannotLocate(resolver, "mpi4py", f"the broadcast did not end within {seconds:.0f} s")
-            time.sleep(0.001)
-        return Located(told.rstrip(b"\0").decode(), "mpi4py broadcast")
-
-    return ask
+def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds: float) -> Located | None:
+    """Broadcast rank 0's address with mpi4py, if its library's version begins with one of `families`; None if not."""
+    mpi = _own_mpi(families)
+    if mpi is None:
+        return None
+    if not mpi.Is_initialized():
+        mpi.Init_thread()
+        atexit.register(_finalize, mpi)
+    world = mpi.COMM_WORLD
+    if world.Get_size() != spec.world_size:
+        problem = f"MPI's world has {world.Get_size()} ranks, and the environment's {spec.world_size}"
+        raise CannotLocate(resolver, "mpi4py", problem)
+    told = bytearray((own_address() if spec.rank == 0 else "").encode().ljust(LONGEST, b"\0"))
+    request = world.Ibcast([told, mpi.CHAR], root=0)
+    until = time.monotonic() + seconds
+    while not request.Test():
+        if time.monotonic() > until:
+            raise CannotLocate(resolver, "mpi4py", f"the broadcast did not end within {seconds:.0f} s")
+        time.sleep(0.001)
+    return Located(told.rstrip(b"\0").decode(), "mpi4py broadcast")
 
 
 def _own_mpi(families: tuple[str, ...]) -> Any:  # noqa: ANN401 - mpi4py's module

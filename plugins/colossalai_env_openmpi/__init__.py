@@ -7,11 +7,23 @@ is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpi
 
 from collections.abc import Iterable
 
-from colossalai_env_mpi import by_mpi4py
+from colossalai_env import DistSpec, Environ, Layer, Located, Resolver, Way, any_of, hookimpl, var
 
-from colossalai_env import Layer, Resolver, Way, any_of, hookimpl, var
 
-from .pmix import ask_pmix
+def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask mpirun's daemon; what that takes is imported when it is needed."""
+    from .pmix import ask
+
+    return ask(spec, environ, seconds)
+
+
+def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Broadcast by mpi4py, where its library is Open MPI's."""
+    from colossalai_env_mpi import broadcast
+
+    del environ
+    return broadcast("openmpi", ("Open MPI",), spec, seconds)
+
 
 OPENMPI = Resolver(
     name="openmpi",
@@ -22,7 +34,7 @@ OPENMPI = Resolver(
     local_rank=var("OMPI_COMM_WORLD_LOCAL_RANK"),
     local_world_size=var("OMPI_COMM_WORLD_LOCAL_SIZE", required=False),
     job_id=var("PMIX_NAMESPACE", required=False),
-    locate=(Way("mpi4py", by_mpi4py("openmpi", "Open MPI")), Way("pmix", ask_pmix)),
+    locate=(Way("mpi4py", ask_mpi4py), Way("pmix", ask_pmix)),
     doc=__doc__,
 )
 

@@ -15,7 +15,7 @@ from colossalai_env import CannotLocate, DistSpec, Environ, Located
 CHILD = Path(__file__).with_name("hname.py")
 
 
-def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
     """Ask on all ranks or on none: where a later MPI_Init is not harmed, or MPI is not used at all."""
     major = (environ.get("PMIX_VERSION") or "").partition(".")[0]
     harmless = major.isdecimal() and int(major) >= 5

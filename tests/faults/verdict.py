@@ -176,7 +176,7 @@ def _bounded(record: Record, trace: Trace) -> Iterator[str]:
     if len(trace.seen("returned", "raised")) == len(trace.seen("entered")) > 0 and hindered:
         return  # it is in a group whose other ranks were ended: what collectives do then is not init's business
     last = trace.seen("leaving")
-    if last and (trace.ended is None or trace.ended - last[0]["at"] > EXIT):
+    if last and (trace.ended is None or trace.ended - last[0]["at"] > EXIT + record.stalled):
         yield f"did not end within {EXIT:.0f} s of its last word"
     elif trace.ended is None:
         yield f"still ran after {record.cap:.0f} s"

@@ -140,11 +140,12 @@ class Bed:
         subprocess.run(["nsenter", "-t", str(holder), "-n", "sh", "-ec", script], check=True)
 
     def _raise(self, host: Host) -> None:
+        hidden = [path for path in (ROOT, Path(sys.prefix)) if path.is_relative_to("/tmp")]
         script = ENTER.format(
             name=host.name,
             etc=self.folder / "etc",
             stage=self.folder / "stage",
-            shared=f"{self.folder} {ROOT} {sys.prefix}" if str(ROOT).startswith("/tmp") else str(self.folder),
+            shared=" ".join(map(str, hidden)),
             python=sys.executable,
             pause=shlex.quote(PAUSE),
         )

@@ -33,13 +33,14 @@ def possible() -> None:
 
 
 @pytest.mark.usefixtures("possible")
-def test_hosts_have_names_and_addresses_and_a_private_tmp() -> None:
+def test_hosts_have_names_and_addresses_and_a_private_tmp(tmp_path: Path) -> None:
     with Bed() as bed:
         for name in (HEAD, *NODES):
             assert bed.run(name, ["hostname"]).out == f"{name}\n"
             assert bed.run(name, ["getent", "hosts", HEAD]).out.split()[0] == bed.hosts[HEAD].address
         assert bed.run(HEAD, [bed.ssh(), "gpu-b07", "hostname"]).out == "gpu-b07\n"
-        assert bed.run(HEAD, ["ls", "/tmp"]).out == ""
+        assert tmp_path.exists()
+        assert bed.run(HEAD, ["ls", tmp_path]).code != 0
         assert bed.run(HEAD, ["false"]).code == 1
 
 

@@ -19,7 +19,7 @@ from colossalai_env import CannotLocate, DistSpec, Environ, Located
 ASK = """
 import json, sys
 from colossalai_env import CannotLocate, Environ, resolve
-from colossalai_env_hydra.pmi import ask_pmi
+from colossalai_env_hydra import ask_pmi
 environ = Environ.snapshot()
 try:
     located = ask_pmi(resolve(), environ, 2.0)
