@@ -169,6 +169,7 @@ class Meeting:
                 request = protocol.send(value)
             except StopIteration as end:
                 return cast("Result", end.value)
+            self._ledger.until = self.watch.began + self.watch.timeout + 1.0
             value = self._ledger.perform(request)
 
     @property
@@ -338,6 +339,7 @@ class Meeting:
     def formed(self) -> None:
         """Say that this rank's own connect is done."""
         self.post(f"in/{self.spec.rank}", "1")
+        self._ledger.until = float("inf")
 
     def culprits(self, sentence: str) -> LostRanks | None:
         """Say that this rank's own connect failed, and name the ranks that neither connected nor failed."""

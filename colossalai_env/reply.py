@@ -74,8 +74,7 @@ def problem(replies: Sequence[Reply]) -> RollCallFailed | None:
     """Find what forbids the group, whoever is still missing: an error, a duplicate, a disagreement, a shared device."""
     for reply in replies:
         if reply.error is not None:
-            kind = MissingRanks if reply.gave_up else RankFailed
-            return kind(f"{reply} {'gave up' if reply.gave_up else 'failed'}: {reply.error}")
+            return MissingRanks(reply.error) if reply.gave_up else RankFailed(f"{reply} failed: {reply.error}")
     return _duplicate(replies) or disagreement(replies) or _shared_device(replies)
 
 

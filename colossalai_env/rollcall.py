@@ -216,7 +216,7 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
     if failure is None or isinstance(failure, MissingRanks):
         late = failure is not None
         yield Post({"verdict": OK})
-        lost = yield from _acknowledged(reply, replies, watch, 0.4 if late else ACKNOWLEDGE)
+        lost = yield from _acknowledged(reply, _waiting(replies), watch, 0.4 if late else ACKNOWLEDGE)
         if late:
             failure = missing(replies, reply.world_size, watch.timeout, lost)
         elif lost:
@@ -242,6 +242,12 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
     )
     yield from _linger(reply, replies, watch, failure, lost)
     raise failure
+
+
+def _waiting(replies: Sequence[Reply]) -> list[Reply]:
+    """Return one reply of each rank that still waits for the verdict: those that gave up have left."""
+    left = {reply.rank for reply in replies if reply.gave_up}
+    return list({reply.rank: reply for reply in replies if reply.rank not in left}.values())
 
 
 def _unsaid(reply: Reply) -> bool:
@@ -298,7 +304,8 @@ def _linger(
 ) -> Protocol[None]:
     """Serve the verdict until all who can read it have, or for as long as it may take them."""
     until = watch.clock() + min(LINGER, max(0.0, watch.left) + 0.8)
-    expected = len(replies) if isinstance(failure, MissingRanks) else max(reply.world_size, len(replies))
+    late = isinstance(failure, MissingRanks)
+    expected = len(_waiting(replies)) if late else max(reply.world_size, len(replies))
     while watch.clock() < until:
         left: int = yield Add("left", 0)
         if left >= expected - len(lost) - 1:

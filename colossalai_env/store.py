@@ -131,6 +131,8 @@ def cut(target: Target) -> None:
     """Shut this process's connections to a store down: torch's stores have no way to be closed."""
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as connection:
+            if connection.family == socket.AF_UNIX:
+                continue
             address, port = connection.getpeername()[:2]
             if (address.removeprefix("::ffff:"), port) == target:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -177,6 +179,8 @@ class Ledger:
         self.target = target
         self.prefix = prefix
         self.seconds = seconds
+        self.until = float("inf")
+        """When even a store that does not answer may take no more time, on `time.monotonic`'s clock."""
         self._lines = [_Line(lambda: store)]
         self._waits: dict[tuple[str, ...], tuple[_Line, Task[Any]]] = {}
 
@@ -248,8 +252,9 @@ class Ledger:
 
     def _ask(self, call: Callable[[Store], T]) -> T:
         task = self._free().start(call)
-        if not task.wait(ANSWER):
-            msg = f"the store did not answer within {ANSWER:.0f} s"
+        within = min(ANSWER, max(0.5, self.until - time.monotonic()))
+        if not task.wait(within):
+            msg = f"the store did not answer within {within:.1f} s"
             raise StoreLost(msg)
         return _outcome(task)
 
