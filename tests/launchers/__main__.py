@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -21,9 +22,19 @@ from .test_launchers import agree
 
 
 @contextmanager
+def terminable() -> Generator[None]:
+    """Let SIGTERM end us as an exception does, so that what is up is taken down."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def up() -> Generator[Bed]:
-    """Bring hosts and Slurm up, and take them down at the end."""
-    with Bed() as bed:
+    """Bring hosts and Slurm up, and take them down at the end, also when terminated."""
+    with terminable(), Bed() as bed:
         Slurm(bed).start()
         yield bed
 

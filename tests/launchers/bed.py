@@ -1,5 +1,6 @@
 """A bed of pretend hosts: network, UTS and mount namespaces on a bridge, all in one PID namespace that ends with us."""
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 HEAD = "login0"
 NODES = ("gpu-a01", "gpu-a02", "gpu-b07", "rack1-n9", "rack1-n10", "rack2-n010", "odd-host")
 """Names that exercise host lists; Slurm knows the last one as cn001, which resolves nowhere."""
+
+LOCK = "locked"
 
 PAUSE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 """The program of a host: it reaps whatever is orphaned and waits for its end."""
@@ -57,6 +61,18 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) ->
         time.sleep(0.02)
 
 
+def sweep() -> None:
+    """Remove the folders of beds whose owners were killed; their processes have ended with them."""
+    for path in Path("/var/tmp").glob(f"bed-*/{LOCK}"):
+        with suppress(OSError):  # it is held, or another one sweeps
+            lock = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
 @attrs.frozen
 class Ran:
     """A command that has ended."""
@@ -84,11 +100,17 @@ class Bed:
     hosts: dict[str, Host] = attrs.field(init=False, factory=dict[str, Host])
     _switch: int = attrs.field(init=False, default=0)
     """The process that holds the bridge, and is the init of the bed's PID namespace."""
+    _lock: int = attrs.field(init=False, default=-1)
+    """Held as long as we live: a folder whose lock is free has lost its owner."""
     _started: "list[subprocess.Popen[str]]" = attrs.field(init=False, factory=list["subprocess.Popen[str]"])
 
     def __enter__(self) -> "Self":
+        sweep()
         self.folder = Path(tempfile.mkdtemp(prefix="bed-", dir="/var/tmp"))
         try:
+            self._lock = os.open(self.folder / "locking", os.O_RDWR | os.O_CREAT)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (self.folder / "locking").rename(self.folder / LOCK)
             self._write_etc()
             command = shlex.split("setpriv --pdeathsig KILL unshare --pid --net --mount --fork --kill-child")
             self._switch = self._hold([*command, sys.executable, "-S", "-c", PAUSE])
@@ -115,6 +137,9 @@ class Bed:
                 if stream is not None:
                     stream.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _write_etc(self) -> None:
         etc = self.folder / "etc"

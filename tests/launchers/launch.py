@@ -11,8 +11,6 @@ from .bed import HEAD, Bed, Ran
 MPI = Path(sys.prefix) / "mpi"
 """Where the MPIs of PyPI live, each in a place of its own since their programs bear the same names."""
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-
 LABELS = {
     "srun": r"^ *(\d+): PROBE (\S+)",
     "openmpi4": r"^\[\d+,(\d+)\]<stdout>: *PROBE (\S+)",
@@ -26,6 +24,11 @@ LABELS = {
 def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path]) -> list[str]:
     """Return the words that start `program` by a launcher; its own label comes before each line."""
     ssh = str(bed.ssh())
+    proxies = {
+        "mpich": ["-launcher", "rsh", "-launcher-exec", ssh],
+        "impi": ["-bootstrap", "rsh", "-bootstrap-exec", ssh],
+    }
+    how = [] if proxies.get(kind, [""])[0] in shlex.split(options) else proxies.get(kind, [])
     start = {
         "srun": ["srun", "--label"],
         "openmpi4": ["mpirun.openmpi", "--allow-run-as-root", "--tag-output", "--mca", "plm_rsh_agent", ssh],
@@ -33,8 +36,8 @@ def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path]) ->
             str(MPI / "openmpi/bin/mpirun"), "--allow-run-as-root", "--output", "tag", "--bind-to", "none",
             "--prtemca", "plm_ssh_agent", ssh,
         ],
-        "mpich": [str(MPI / "mpich/bin/mpiexec"), "-l", "-launcher", "rsh", "-launcher-exec", ssh],
-        "impi": [str(MPI / "impi-rt/bin/mpiexec.hydra"), "-l", "-bootstrap", "rsh", "-bootstrap-exec", ssh],
+        "mpich": [str(MPI / "mpich/bin/mpiexec"), "-l", *how],
+        "impi": [str(MPI / "impi-rt/bin/mpiexec.hydra"), "-l", *how],
     }[kind]  # fmt: skip
     return [*start, *shlex.split(options), *map(str, program)]
 
@@ -72,12 +75,18 @@ def version(bed: Bed, kind: str) -> str:
 
 
 def agents(
-    bed: Bed, options: Mapping[str, str] | Sequence[tuple[str, str]], program: Sequence[str | Path]
+    bed: Bed,
+    options: Mapping[str, str] | Sequence[tuple[str, str]],
+    program: Sequence[str | Path],
+    module: str = "torch.distributed.run",
 ) -> list[tuple[str, Ran]]:
     """Start a torchrun on each of the hosts, all at once, and return what each said."""
     pairs = list(options.items()) if isinstance(options, Mapping) else list(options)
     env = {"LOGLEVEL": "INFO"}
-    started = [(host, bed.start(host, [*TORCHRUN, *shlex.split(words), *program], env)) for host, words in pairs]
+    started = [
+        (host, bed.start(host, [sys.executable, "-m", module, *shlex.split(words), *program], env))
+        for host, words in pairs
+    ]
     ended: list[tuple[str, Ran]] = []
     for host, process in started:
         out, err = process.communicate()

@@ -121,7 +121,7 @@ def _counted_truth(hosts: Mapping[int, str]) -> dict[int, dict[str, Any]]:
 
 
 def _script(bed: Bed, scenario: Scenario, folder: Path) -> list[Launch]:
-    text = scenario.script.replace("{folder}", str(folder))
+    text = scenario.script.replace("{folder}", str(folder)).replace("{ssh}", str(bed.ssh()))
     for part in scenario.parts:
         (folder / part).mkdir()
         probe = shlex.join([*PROBE, str(folder / part)])
@@ -172,10 +172,10 @@ LOCAL = re.compile(r"\[default(\d+)\]: ?PROBE (\S+)")
 
 
 def _torchrun(bed: Bed, scenario: Scenario, folder: Path) -> Launch:
-    words = ["--tee", "3", "--log-dir", "/tmp/torch", PROBE[1], str(folder)]
-    ended = agents(bed, scenario.agents, words)
+    words = ["--tee", "3", "--log-dir", "/tmp/torch", PROBE[1], str(folder), *shlex.split(scenario.words)]
+    ended = agents(bed, scenario.agents, words, scenario.module)
     logs = {str(index): (ran.out, ran.err) for index, (_, ran) in enumerate(ended)}
-    typed = "; ".join(f"[{host}] torchrun {options}" for host, options in scenario.agents)
+    typed = "; ".join(f"[{host}] python -m {scenario.module} {options}" for host, options in scenario.agents)
     return _agents(scenario, logs, [typed], folder)
 
 

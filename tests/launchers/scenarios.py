@@ -23,6 +23,10 @@ class Scenario:
     env: Mapping[str, str] = attrs.field(factory=dict[str, str])
     agents: tuple[tuple[str, str], ...] = ()
     """For torchrun on several hosts: host and options of each agent."""
+    module: str = "torch.distributed.run"
+    """The module that is the agent."""
+    words: str = ""
+    """Words after the probe's own."""
     torchrun: str = ""
     """torchrun's options, where the launcher starts torchrun."""
     script: str = ""
@@ -104,6 +108,10 @@ SLURM = [
         several=False,
     ),
     Scenario(
+        "slurm_ssh_into_a_job", "srun", outer="salloc -N2 -n4", script="{ssh} gpu-a02 {probe:body}",
+        parts=("body",), several=False,
+    ),
+    Scenario(
         "slurm_interactive_step", "srun", outer="salloc -N2 -n4",
         script="srun --interactive --preserve-env {probe:body}", parts=("body",),
     ),
@@ -147,6 +155,10 @@ def _open_mpi(version: int) -> list[Scenario]:
     return [*on_head, Scenario(f"{kind}_here", kind, f"-np 3 {crowd}", host="gpu-a02"), *nested]
 
 
+OWN = {"mpich": "-launcher", "impi": "-bootstrap"}
+"""How Hydra is told to start its proxies by srun, whose variables the ranks then inherit."""
+
+
 def _hydra(kind: str) -> list[Scenario]:
     options = {
         "wrapped": "-hosts gpu-a01,gpu-a02,gpu-b07 -ppn 1 -n 6",
@@ -162,6 +174,10 @@ def _hydra(kind: str) -> list[Scenario]:
     return [
         *(Scenario(f"{kind}_{name}", kind, words) for name, words in options.items()),
         Scenario(f"{kind}_here", kind, "-n 3", host="gpu-a02"),
+        *(
+            Scenario(f"{kind}_by_srun_in_{name}", kind, f"{OWN[kind]} slurm -ppn 2 -n 6", outer=words)
+            for name, words in outer.items()
+        ),
         *(
             Scenario(f"{kind}_in_{name}", kind, "-hosts gpu-a01,gpu-a02,gpu-b07 -ppn 2 -n 6", outer=words)
             for name, words in outer.items()
@@ -204,6 +220,22 @@ TORCHRUN = [
     ),
     Scenario(
         "torchrun_in_openmpi4", "openmpi4", "-x LOGLEVEL --host gpu-a01:1,gpu-a02:1 -np 2",
+        torchrun=f"--nnodes 2 --nproc-per-node 2 {C10D}",
+    ),
+    Scenario(
+        "torchrun_restarted", "torchrun", words="--fail-once",
+        agents=(("gpu-a01", "--standalone --nproc-per-node 2 --max-restarts 1"),),
+    ),
+    Scenario(
+        "torchrun_launch_module", "torchrun", module="torch.distributed.launch",
+        agents=(("gpu-a01", "--nproc-per-node 2 --master-port 29500"),),
+    ),
+    Scenario(
+        "torchrun_in_openmpi5", "openmpi5", "-x LOGLEVEL --host gpu-a01:1,gpu-a02:1 -np 2",
+        torchrun=f"--nnodes 2 --nproc-per-node 2 {C10D}",
+    ),
+    Scenario(
+        "torchrun_in_impi", "impi", "-hosts gpu-a01,gpu-a02 -ppn 1 -n 2",
         torchrun=f"--nnodes 2 --nproc-per-node 2 {C10D}",
     ),
     Scenario(

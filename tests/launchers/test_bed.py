@@ -9,18 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from .bed import HEAD, NODES, ROOT, Bed, wait_until
+from .bed import HEAD, NODES, ROOT, Bed, sweep, wait_until
 from .conftest import obstacle
 
 pytestmark = pytest.mark.launchers
 
 
-def leftovers(bed: str) -> list[str]:
-    """Return what still bears the mark of a bed: processes, mounts, links, and its folder."""
-    found = [f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if bed in line]
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it may have ended meanwhile
-            found += [f"process {path}"] if bed in path.read_text(errors="replace") else []
+KINDS = ("net", "uts", "mnt", "pid_for_children")
+
+
+def namespaces(process: Path) -> set[str]:
+    """Return the namespaces of a process, or nothing where it has ended."""
+    with suppress(OSError):
+        return {os.readlink(process / "ns" / kind) for kind in KINDS}
+    return set()
+
+
+def made(bed: Bed) -> set[str]:
+    """Return the namespaces that a bed has made: those of its hosts which are not ours."""
+    holders = [Path(f"/proc/{host.holder}") for host in bed.hosts.values()]
+    return set[str]().union(*map(namespaces, holders)) - namespaces(Path("/proc/self"))
+
+
+def leftovers(made: set[str], folder: str) -> list[str]:
+    """Return what is left of a bed: processes in its namespaces, mounts, and links."""
+    found = [f"process {path.name}" for path in Path("/proc").glob("[0-9]*") if namespaces(path) & made]
+    found += [f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if folder in line]
     return found + [name for name in os.listdir("/sys/class/net") if name.startswith(("veth1", "br0"))]
 
 
@@ -46,28 +60,54 @@ def test_hosts_have_names_and_addresses_and_a_private_tmp(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("possible")
 def test_nothing_is_left_behind_also_after_a_failure() -> None:
-    folders: list[str] = []
+    bed = Bed()
+    spaces: set[str] = set()
 
     def fail() -> None:
-        with Bed() as bed:
-            folders.append(str(bed.folder))
+        with bed:
+            spaces.update(made(bed))
             bed.start("gpu-a01", ["sleep", "1000"])
+            assert len(leftovers(spaces, str(bed.folder))) > len(bed.hosts)
             raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
         fail()
-    assert leftovers(folders[0]) == []
-    assert not Path(folders[0]).exists()
+    assert leftovers(spaces, str(bed.folder)) == []
+    assert not bed.folder.exists()
+
+
+OWNER = """
+import os, sys
+from tests.launchers.__main__ import terminable
+from tests.launchers.bed import Bed
+from tests.launchers.test_bed import made
+with terminable(), Bed() as bed:
+    print(bed.folder, *made(bed), flush=True)
+    input()
+"""
 
 
 @pytest.mark.usefixtures("possible")
-def test_a_bed_whose_owner_is_killed_takes_its_processes_along() -> None:
-    program = "from tests.launchers.bed import Bed\nwith Bed() as bed:\n    print(bed.folder, flush=True)\n    input()"
-    command = [sys.executable, "-c", program]
-    owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_bed_ends_with_its_owner_and_what_a_killed_one_left_goes_with_the_next(number: signal.Signals) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
     assert owner.stdout is not None
-    folder = owner.stdout.readline().strip()
-    owner.send_signal(signal.SIGKILL)
-    owner.communicate()
-    wait_until(lambda: leftovers(folder) == [], "all processes of the killed bed end")
-    subprocess.run(["rm", "-r", folder], check=True)
+    folder, *spaces = owner.stdout.readline().split()
+    assert leftovers(set(spaces), folder)
+    owner.send_signal(number)
+    owner.communicate(timeout=30)
+    wait_until(lambda: leftovers(set(spaces), folder) == [], "all processes of the bed end")
+    sweep()
+    assert not Path(folder).exists()
+
+
+@pytest.mark.usefixtures("possible")
+def test_two_beds_at_once_do_not_meet() -> None:
+    with Bed() as one, Bed() as other:
+        assert not made(one) & made(other)
+        assert one.run("gpu-a01", ["touch", "/tmp/mine"]).code == 0
+        assert other.run("gpu-a01", ["test", "-e", "/tmp/mine"]).code == 1
+        assert one.folder.exists()
