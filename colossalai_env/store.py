@@ -147,12 +147,11 @@ def serve(listener: socket.socket, seconds: float) -> Store:
 class _Line:
     """One connection to the store, used from one thread."""
 
-    def __init__(self, connect: "Callable[[], Store]") -> None:
+    def __init__(self, connect: Callable[[], Store], within: float = ANSWER) -> None:
         self.worker = Worker()
         task = self.worker.start(connect)
-        if not task.wait(ANSWER):
-            msg = f"the store did not take a connection within {ANSWER:.0f} s"
-            raise StoreLost(msg)
+        if not task.wait(within):
+            raise StoreLost(f"the store did not take a connection within {within:.1f} s")
         self.store = _outcome(task)
 
     def start(self, call: Callable[[Store], T]) -> Task[T]:
@@ -181,11 +180,21 @@ class Ledger:
         self.seconds = seconds
         self.until = float("inf")
         """When even a store that does not answer may take no more time, on `time.monotonic`'s clock."""
+        self._lost: StoreLost | None = None
         self._lines = [_Line(lambda: store)]
         self._waits: dict[tuple[str, ...], tuple[_Line, Task[Any]]] = {}
 
-    def perform(self, request: Request) -> Any:  # noqa: ANN401, PLR0911 - each request has its own answer
-        """Make one request; raise `StoreLost` when the store breaks off or is silent."""
+    def perform(self, request: Request) -> Any:  # noqa: ANN401 - each request has its own answer
+        """Make one request; raise `StoreLost` when the store breaks off or is silent, and from then on at once."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            return self._perform(request)
+        except StoreLost as lost:
+            self._lost = lost
+            raise
+
+    def _perform(self, request: Request) -> Any:  # noqa: ANN401, PLR0911 - each request has its own answer
         match request:
             case Read(key, within):
                 return self._read(key, within)
@@ -252,7 +261,7 @@ class Ledger:
 
     def _ask(self, call: Callable[[Store], T]) -> T:
         task = self._free().start(call)
-        within = min(ANSWER, max(0.5, self.until - time.monotonic()))
+        within = self._within()
         if not task.wait(within):
             msg = f"the store did not answer within {within:.1f} s"
             raise StoreLost(msg)
@@ -274,5 +283,12 @@ class Ledger:
         for line in self._lines:
             if all(line is not other for other in taken):
                 return line
-        self._lines.append(_Line(lambda: client(self.target, self.seconds, ANSWER)))
+        within = self._within()
+        if not answers(self.target, min(2.0, within)):
+            raise StoreLost("the store no longer answers")
+        self._lines.append(_Line(lambda: client(self.target, self.seconds, within), within + 0.5))
         return self._lines[-1]
+
+    def _within(self) -> float:
+        """Return how long a request that need not wait may take."""
+        return min(ANSWER, max(0.3, self.until - time.monotonic()))
