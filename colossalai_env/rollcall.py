@@ -104,7 +104,7 @@ OK = "ok"
 
 
 def _verdict(text: str) -> RollCallFailed | None:
-    if text == OK:
+    if text.startswith(OK):
         return None
     said = json.loads(text)
     kind: type[RollCallFailed] = getattr(errors, said["kind"])
@@ -150,7 +150,7 @@ def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | 
     if failure is not None:
         yield Add("left", 1)
         raise failure
-    if place > reply.world_size:
+    if place > int(call.removeprefix(OK)):  # of rank 0's world, not of one's own
         yield from _refuse_surplus(reply)
     yield Post({f"ack/{reply.rank}": "1"})
     failure = _verdict((yield from _hear("go", reply, leader_process, watch)))
@@ -202,7 +202,7 @@ def _last_word(key: str, reply: Reply, watch: Watch) -> Protocol[str]:
         failure = MissingRanks(f"rank 0 gave no verdict within {watch.timeout:.1f} s, though all ranks answered")
     yield from answer(attrs.evolve(reply, error=failure.sentence, gave_up=True))
     text: str | None = yield Read(key, 0)
-    return written(failure) if text in {None, OK} or text is None else text
+    return written(failure) if text is None or text.startswith(OK) else text
 
 
 def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) -> Protocol[Place | None]:
@@ -215,7 +215,7 @@ def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) 
     lost: list[Reply] = []
     if failure is None or isinstance(failure, MissingRanks):
         late = failure is not None
-        yield Post({"verdict": OK})
+        yield Post({"verdict": f"{OK} {reply.world_size}"})
         lost = yield from _acknowledged(reply, _waiting(replies), watch, 0.4 if late else ACKNOWLEDGE)
         if late:
             failure = missing(replies, reply.world_size, watch.timeout, lost)

@@ -119,7 +119,8 @@ class World:
                 return True, self.counts[key]
             case Post(entries):
                 for key in ("verdict", "go"):
-                    assert key not in entries or self.keys.get(key) in {None, "ok", entries[key]}, "two verdicts"
+                    before = self.keys.get(key, "ok")
+                    assert key not in entries or before.startswith("ok") or before == entries[key], "two verdicts"
                 self.keys.update(entries)
                 return True, None
             case Read(key, _):
@@ -226,7 +227,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Reply], list[float], dict[int, float]]
     return replies, arrivals, deaths
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(worlds(), st.randoms(use_true_random=False))
 def test_no_world_ends_in_two_verdicts_nor_late(
     drawn: tuple[list[Reply], list[float], dict[int, float]], random: Any
