@@ -94,7 +94,7 @@ def locate(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float
     if spec.one_node and not spec.agent_store and spec.sources.get("host") not in GIVEN:
         spec = on_loopback(spec)
     unknown = spec.host is None or (spec.port is None and spec.job_id is None)
-    if unknown or not _resolves(spec.host):
+    if unknown or (spec.sources.get("host") not in GIVEN and not _resolves(spec.host)):
         located = _ask(spec, environ, ways, seconds, asked)
         if located is not None:
             spec = _with(spec, located)
@@ -132,7 +132,7 @@ def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float, 
 def _allowed(environ: Environ, ways: Sequence[Way]) -> frozenset[str]:
     listed = environ.get(LOCATE)
     known = frozenset(way.name for way in ways)
-    return known if listed is None else known & set(listed.split(","))
+    return known if listed is None else known & {name.strip() for name in listed.split(",")}
 
 
 def _with(spec: DistSpec, located: Located) -> DistSpec:

@@ -16,9 +16,12 @@ import time
 import attrs
 from colossalai_env_mpi import ancestors, mpi_may_follow, mpi_runs
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located, own_address
+from colossalai_env import CannotLocate, DistSpec, Environ, Located, host_name, own_address
 
 KEY = "colossalai_env"
+
+LONGEST = 65536
+"""Bytes of a line, at most: Hydra's longest values have 1024."""
 
 
 @attrs.define
@@ -42,11 +45,20 @@ class Channel:
             raise _cannot(f"{command} was answered by {told!r}")
         return found
 
+    def word(self, name: str, command: str, answer: str, **words: object) -> str:
+        """Send one command and return one word of its answer; raise `CannotLocate` where that is not there."""
+        found = self.send(command, answer, **words)
+        if not found.get(name):
+            raise _cannot(f"{command} was answered without {name}")
+        return found[name]
+
     def _line(self, command: str) -> str:
         told = b""
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         while not told.endswith(b"\n"):
+            if len(told) >= LONGEST:
+                raise _cannot(f"{command} was answered by a line without end")
             left = self.until - time.monotonic()
             if left <= 0 or not poll.poll(1000 * min(left, 0.5)):
                 if left <= 0:
@@ -64,43 +76,61 @@ def _cannot(problem: str) -> CannotLocate:
 
 
 @attrs.define
-class _Kept:
-    """The one exchange of this process, and whether PMI was finalized after it."""
+class _Exchange:
+    """The one exchange of this process, how it ended, and whether PMI was finalized after it."""
 
     pid: int
-    located: Located
     channel: Channel
+    outcome: Located | CannotLocate
     finalized: bool = False
 
 
-_kept: list[_Kept] = []
+_begun: list[_Exchange] = []
 
 
 def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Let rank 0 publish its address, and all ranks read it; done once in a process."""
-    if _kept and _kept[0].pid == os.getpid():
-        return _kept[0].located
+    """Let rank 0 publish its address, and all ranks read it; done once, and never again by a forked child."""
+    if _begun:
+        return _result(_begun[0])
     descriptor = _descriptor(environ)
-    if _kept or descriptor is None or mpi_runs():
+    if descriptor is None or mpi_runs():
         return None
     channel = Channel(descriptor, time.monotonic() + seconds)
-    channel.send("init", "response_to_init", pmi_version=1, pmi_subversion=1)
-    longest = int(channel.send("get_maxes", "maxes")["vallen_max"])
-    name = channel.send("get_my_kvsname", "my_kvsname")["kvsname"]
-    if spec.rank == 0:
-        value = own_address()
-        if len(value) >= longest:
-            raise _cannot(f"{value!r} is longer than Hydra's {longest} characters")
-        channel.send("put", "put_result", kvsname=name, key=KEY, value=value)
-    channel.send("barrier_in", "barrier_out")
-    host = channel.send("get", "get_result", kvsname=name, key=KEY)["value"]
-    located = Located(host, "PMI-1 of Hydra", name)
-    _kept.append(_Kept(os.getpid(), located, channel))
+    exchange = _Exchange(os.getpid(), channel, _cannot("the exchange was interrupted"))
+    _begun.append(exchange)
+    try:
+        exchange.outcome = _exchanged(channel, spec.rank)
+    except CannotLocate as problem:
+        exchange.outcome = problem
+        raise  # PMI stays open: Hydra ends a job that a process leaves so
     if mpi_may_follow(spec.backend):
         atexit.register(_finalize)
     else:
         _finalize()
-    return located
+    return exchange.outcome
+
+
+def _result(exchange: _Exchange) -> Located:
+    if isinstance(exchange.outcome, CannotLocate):
+        raise exchange.outcome
+    return exchange.outcome
+
+
+def _exchanged(channel: Channel, rank: int) -> Located:
+    channel.send("init", "response_to_init", pmi_version=1, pmi_subversion=1)
+    longest = channel.word("vallen_max", "get_maxes", "maxes")
+    space = channel.word("kvsname", "get_my_kvsname", "my_kvsname")
+    if rank == 0:
+        value = own_address()
+        if not longest.isdecimal() or len(value) >= int(longest):
+            raise _cannot(f"{value!r} is longer than Hydra's {longest} characters")
+        channel.send("put", "put_result", kvsname=space, key=KEY, value=value)
+    channel.send("barrier_in", "barrier_out")
+    host = channel.word("value", "get", "get_result", kvsname=space, key=KEY)
+    try:
+        return Located(host_name(host), "PMI-1 of Hydra", space)
+    except ValueError as expected:
+        raise _cannot(f"rank 0 published {host!r}, expected {expected}") from None
 
 
 def _descriptor(environ: Environ) -> int | None:
@@ -120,12 +150,12 @@ def _descriptor(environ: Environ) -> int | None:
 
 def _finalize() -> None:
     """Say goodbye to the proxy, unless MPI has taken the channel over, which says it itself."""
-    if not _kept or _kept[0].finalized or _kept[0].pid != os.getpid() or mpi_runs():
+    exchange = _begun[0]
+    if exchange.finalized or exchange.pid != os.getpid() or mpi_runs():
         return
-    kept = _kept[0]
-    kept.finalized = True
-    kept.channel.until = time.monotonic() + 5
+    exchange.finalized = True
+    exchange.channel.until = time.monotonic() + 5
     try:
-        kept.channel.send("finalize", "finalize_ack")
+        exchange.channel.send("finalize", "finalize_ack")
     except CannotLocate:
         return  # the proxy is gone, and its job with it

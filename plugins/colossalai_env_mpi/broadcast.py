@@ -5,23 +5,24 @@ one, so the library says its version before MPI_Init, and the world's size is co
 """
 
 import atexit
+import secrets
 import time
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from colossalai_env import CannotLocate, DistSpec, Located, own_address
+from colossalai_env import CannotLocate, DistSpec, Located, host_name, own_address
 
 from .process import mpi_runs
 
 LONGEST = 256
-"""Bytes of a host's name or address in the broadcast."""
+"""Bytes of what is broadcast: rank 0's address, a space, and a token that serves where the launcher gives no job id."""
 
 
 def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds: float) -> Located | None:
     """Broadcast rank 0's address with mpi4py, if its library's version begins with one of `families`; None if not."""
     mpi = _own_mpi(families)
-    if mpi is None:
+    if mpi is None or mpi.Is_finalized():
         return None
     if not mpi.Is_initialized():
         mpi.Init_thread()
@@ -30,14 +31,19 @@ def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds:
     if world.Get_size() != spec.world_size:
         problem = f"MPI's world has {world.Get_size()} ranks, and the environment's {spec.world_size}"
         raise CannotLocate(resolver, "mpi4py", problem)
-    told = bytearray((own_address() if spec.rank == 0 else "").encode().ljust(LONGEST, b"\0"))
+    said = f"{own_address()} mpi-{secrets.token_hex(8)}" if spec.rank == 0 else ""
+    told = bytearray(said.encode().ljust(LONGEST, b"\0"))
     request = world.Ibcast([told, mpi.CHAR], root=0)
     until = time.monotonic() + seconds
     while not request.Test():
         if time.monotonic() > until:
             raise CannotLocate(resolver, "mpi4py", f"the broadcast did not end within {seconds:.0f} s")
         time.sleep(0.001)
-    return Located(told.rstrip(b"\0").decode(), "mpi4py broadcast")
+    host, _, token = told.rstrip(b"\0").decode("utf-8", "replace").partition(" ")
+    try:
+        return Located(host_name(host), "mpi4py broadcast", token)
+    except ValueError as expected:
+        raise CannotLocate(resolver, "mpi4py", f"rank 0 said {host!r}, expected {expected}") from None
 
 
 def _own_mpi(families: tuple[str, ...]) -> Any:  # noqa: ANN401 - mpi4py's module

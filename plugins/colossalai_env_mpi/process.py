@@ -32,7 +32,10 @@ def mpi_runs() -> bool:
     """Tell whether MPI is initialised in this process, without bringing it in."""
     for path in mapped_libraries("libmpi"):
         flag = ctypes.c_int(0)
-        initialized = getattr(ctypes.CDLL(path), "MPI_Initialized", None)
+        try:
+            initialized = getattr(ctypes.CDLL(path), "MPI_Initialized", None)
+        except OSError:  # replaced on disk since it was mapped
+            continue
         if initialized is not None and initialized(ctypes.byref(flag)) == 0 and flag.value:
             return True
     return False

@@ -41,4 +41,4 @@ def host_of_rank_zero(library: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(host_of_rank_zero(sys.argv[1]))  # noqa: TID251 - a program of its own
+    sys.stdout.write(f"\nhost {host_of_rank_zero(sys.argv[1])}\n")  # noqa: TID251 - a program of its own

@@ -8,6 +8,8 @@ import socket
 
 from colossalai_env import CannotLocate, DistSpec, Environ, Located
 
+from .hostlist import HostList
+
 SECONDS = 5.0
 """How long one of Slurm's commands may take."""
 
@@ -23,18 +25,24 @@ def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | No
             if "0" in ranks.split():
                 return Located(_address(name, seconds), f"sattach --layout {step}")
         raise CannotLocate("slurm", "layout", f"sattach --layout {step} names no node of task 0: {told[:200]!r}")
-    return _first_line(environ)
+    return _first_line(environ, seconds)
 
 
-def _first_line(environ: Environ) -> Located | None:
+def _first_line(environ: Environ, seconds: float) -> Located | None:
     path = environ.get("SLURM_HOSTFILE")
     if path is None:
         return None
     try:
         with open(path, encoding="utf-8") as file:
-            return Located(file.readline().strip(), f"the first line of SLURM_HOSTFILE, {path}")
+            lines = (line.partition("#")[0].strip() for line in file)
+            first = next((line for line in lines if line), "")
+        name = HostList.parse(first.partition("*")[0])[0]  # NAME*COUNT
+        return Located(_address(name, seconds), f"the first line of SLURM_HOSTFILE, {path}")
     except OSError as error:
-        raise CannotLocate("slurm", "layout", f"SLURM_HOSTFILE is {path!r}: {error.strerror}") from None
+        problem = error.strerror or str(error)
+    except ValueError as expected:
+        problem = f"expected a host on its first line: {expected}"
+    raise CannotLocate("slurm", "layout", f"SLURM_HOSTFILE is {path!r}: {problem}")
 
 
 def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
