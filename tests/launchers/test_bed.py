@@ -77,10 +77,11 @@ def test_nothing_is_left_behind_also_after_a_failure() -> None:
 
 
 OWNER = """
-import os, sys
+import signal
 from tests.launchers.__main__ import terminable
 from tests.launchers.bed import Bed
 from tests.launchers.test_bed import made
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with terminable(), Bed() as bed:
     print(bed.folder, *made(bed), flush=True)
     input()
@@ -90,15 +91,16 @@ with terminable(), Bed() as bed:
 @pytest.mark.usefixtures("possible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_bed_ends_with_its_owner_and_what_a_killed_one_left_goes_with_the_next(number: signal.Signals) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER],
-        cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert owner.stdout is not None
-    folder, *spaces = owner.stdout.readline().split()
-    assert leftovers(set(spaces), folder)
-    owner.send_signal(number)
-    owner.communicate(timeout=30)
+    command = [sys.executable, "-c", OWNER]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        folder, *spaces = owner.stdout.readline().split()
+        assert leftovers(set(spaces), folder)
+        owner.send_signal(number)
+        owner.wait(30)
+        assert Path(folder).exists() == (number == signal.SIGKILL)
     wait_until(lambda: leftovers(set(spaces), folder) == [], "all processes of the bed end")
     sweep()
     assert not Path(folder).exists()
