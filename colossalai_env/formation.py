@@ -12,22 +12,30 @@ TICK = 1.0
 PULSE = 3
 """Ticks after which rank 0 looks whether ranks that are not connected still tick."""
 
+MARGIN = 1.0
+"""Seconds after its deadline in which a rank's connect may still end."""
 
-def forming(rank: int, watch: Watch, margin: float, done: Callable[[float], bool]) -> Protocol[None]:
+GONE = 1.7
+"""Seconds after its deadline at which a rank whose group failed leaves, whoever has not yet read why."""
+
+
+def forming(rank: int, watch: Watch, done: Callable[[float], bool]) -> Protocol[None]:
     """Look around while this rank's own connect, which `done` waits for, is under way.
 
     Raises `RankFailed` when another rank failed at it, and `LostRanks` when one is gone or the time is over.
     """
     ticks = 0
     pulses: dict[int, int] = {}
-    while not done(min(TICK, max(0.0, watch.left + margin))):
+    while not done(min(TICK, max(0.0, watch.left + MARGIN))):
         broken: str | None = yield Read("broken", 0)
         if broken is not None:
             raise RankFailed(broken)
-        if watch.left + margin <= 0:
+        if watch.left + MARGIN <= 0:
             late = yield from _not_in(rank)
             names = ", ".join(map(str, late)) or "this rank"
-            raise LostRanks(f"{names} did not connect to the process group within {watch.timeout:.1f} s")
+            sentence = f"{names} did not connect to the process group within {watch.timeout:.1f} s"
+            yield Post({"broken": sentence})
+            raise LostRanks(sentence)
         yield Add(f"pulse/{rank}", 1)
         ticks += 1
         if rank == 0 and ticks % PULSE == 0:
@@ -35,6 +43,7 @@ def forming(rank: int, watch: Watch, margin: float, done: Callable[[float], bool
             if still:
                 sentence = f"{', '.join(map(str, still))} died or froze while the process group was made"
                 yield Post({"broken": sentence})
+                yield Add("parted", len(still))  # they will not say goodbye
                 raise LostRanks(sentence)
 
 
@@ -63,26 +72,30 @@ def _not_in(rank: int, marks: tuple[str, ...] = ("in",)) -> Protocol[list[Reply]
     return late
 
 
-def failing(rank: int, sentence: str) -> Protocol[list[Reply]]:
+def failing(rank: int, watch: Watch, sentence: str) -> Protocol[list[Reply]]:
     """Say that this rank's connect failed, and return those of whom nothing is heard for a moment."""
     yield Post({f"out/{rank}": sentence})
-    late: list[Reply] = []
-    for _ in range(15):
-        late = yield from _not_in(rank, ("in", "out"))
-        if not late:
-            break
+    late = yield from _not_in(rank, ("in", "out"))
+    until = _until(watch)
+    while late and watch.clock() < until:
         yield Pause(0.1)
+        late = yield from _not_in(rank, ("in", "out"))
     yield Post({"broken": sentence})
+    if rank == 0:
+        yield Add("parted", len(late))
     return late
 
 
-def parting(others: int) -> Protocol[None]:
+def parting(others: int, watch: Watch) -> Protocol[None]:
     """Say goodbye after a failure, or, where `others` may still read the store, wait for theirs for a moment."""
     if not others:
         yield Add("parted", 1)
         return
-    for _ in range(30):
-        parted: int = yield Add("parted", 0)
-        if parted >= others:
-            return
+    until = _until(watch)
+    while (yield Add("parted", 0)) < others and watch.clock() < until:
         yield Pause(0.05)
+
+
+def _until(watch: Watch) -> float:
+    """Return when a wait for the others' words after a failure ends."""
+    return watch.clock() + min(1.5, max(0.0, watch.left + GONE))

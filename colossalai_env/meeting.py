@@ -32,9 +32,6 @@ UNNAMED = "without an id"
 UNRECORDED = 5.0
 """Seconds after which a store without our record counts as somebody else's, and an agent that is not there as gone."""
 
-MARGIN = 1.5
-"""Seconds after the deadline in which what has begun may end."""
-
 
 def boot_id() -> str:
     """Return what tells this machine's uptime from all others, for telling nodes of one name apart."""
@@ -332,7 +329,7 @@ class Meeting:
     def watch_over(self, task: "Task[None]") -> None:
         """Wait for this rank's own connect; raise what it raises, or what is learned of the others meanwhile."""
         try:
-            self._drive(forming(self.spec.rank, self.watch, MARGIN, task.wait))
+            self._drive(forming(self.spec.rank, self.watch, task.wait))
         except StoreLost as broken:
             raise self._lost(leading=False, problem=str(broken)) from None
 
@@ -344,7 +341,7 @@ class Meeting:
     def culprits(self, sentence: str) -> LostRanks | None:
         """Say that this rank's own connect failed, and name the ranks that neither connected nor failed."""
         try:
-            lost = self._drive(failing(self.spec.rank, sentence))
+            lost = self._drive(failing(self.spec.rank, self.watch, sentence))
         except StoreLost as broken:
             return self._lost(leading=False, problem=str(broken))
         if not lost:
@@ -354,7 +351,7 @@ class Meeting:
     def part(self) -> None:
         """Leave a group that failed; who serves the store waits a moment for the others to have read why."""
         with suppress(StoreLost):
-            self._drive(parting(self.spec.world_size - 1 if self.serves else 0))
+            self._drive(parting(self.spec.world_size - 1 if self.serves else 0, self.watch))
 
     def post(self, key: str, text: str) -> None:
         """Set a key, as far as the store still answers."""

@@ -228,8 +228,9 @@ class Ledger:
         tasks = [task for _, task in self._waits.values() if not task.done.is_set()]
         if tasks:
             cut(self.target)
+            within = min(1.0, self._within()) / len(tasks)
             for task in tasks:
-                task.wait(1.0)
+                task.wait(within)
         for line in self._lines:
             line.worker.close()
         self._lines.clear()

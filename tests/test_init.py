@@ -121,7 +121,7 @@ import colossalai_env, torch
 job = colossalai_env.init_from_env(timeout=20)
 total = torch.ones(1)
 torch.distributed.all_reduce(total)
-print("TOLD", total.item(), job.local_rank, len(job.topology))
+print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
 """
     off = {"COLOSSALAI_ENV_ROLL_CALL": "off"}
     ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program], off)
