@@ -18,6 +18,7 @@ from .errors import (
     DuplicateRank,
     GroupFailed,
     IncompleteArguments,
+    InvalidConfig,
     InvalidSpec,
     LostRanks,
     MalformedVariable,
@@ -32,6 +33,7 @@ from .errors import (
     PortTaken,
     RankFailed,
     RankZeroUnreachable,
+    ReadOnlyConfig,
     ResolverDoesNotMatch,
     RivalPlugins,
     RollCallFailed,
@@ -40,9 +42,11 @@ from .errors import (
     Surplus,
     TooFewFileDescriptors,
     UnknownBackend,
+    UnknownConfigEntry,
     UnknownEndpoint,
     UnknownResolver,
     UnresolvableHost,
+    WrongLauncher,
 )
 from .hookspecs import hookimpl
 from .report import Explanation, explain
@@ -65,11 +69,25 @@ from .resolver import (
 from .spec import DistSpec, host_name, port_number, size, whole_number
 
 if TYPE_CHECKING:
+    from .colossal import get_default_parser, launch, launch_from_openmpi, launch_from_slurm, launch_from_torch
+    from .config import Config, load_config
     from .endpoint import own_address
     from .init import init_from_env
     from .job import Job, Peer
 
-_LATE = {"Job": "job", "Peer": "job", "init_from_env": "init", "own_address": "endpoint"}
+_LATE = {
+    "Config": "config",
+    "Job": "job",
+    "Peer": "job",
+    "get_default_parser": "colossal",
+    "init_from_env": "init",
+    "launch": "colossal",
+    "launch_from_openmpi": "colossal",
+    "launch_from_slurm": "colossal",
+    "launch_from_torch": "colossal",
+    "load_config": "config",
+    "own_address": "endpoint",
+}
 """Names whose modules are imported when they are first used."""
 
 
@@ -91,6 +109,7 @@ __all__ = [
     "CannotLocate",
     "Claim",
     "ColossalaiEnvError",
+    "Config",
     "ConflictingResolvers",
     "ContradictoryVariables",
     "Disagreement",
@@ -100,6 +119,7 @@ __all__ = [
     "Explanation",
     "GroupFailed",
     "IncompleteArguments",
+    "InvalidConfig",
     "InvalidSpec",
     "Job",
     "Layer",
@@ -119,6 +139,7 @@ __all__ = [
     "PortTaken",
     "RankFailed",
     "RankZeroUnreachable",
+    "ReadOnlyConfig",
     "Resolver",
     "ResolverDoesNotMatch",
     "ResolverProtocol",
@@ -129,18 +150,26 @@ __all__ = [
     "Surplus",
     "TooFewFileDescriptors",
     "UnknownBackend",
+    "UnknownConfigEntry",
     "UnknownEndpoint",
     "UnknownResolver",
     "UnresolvableHost",
     "Unusable",
     "Way",
+    "WrongLauncher",
     "all_of",
     "any_of",
     "derive",
     "explain",
+    "get_default_parser",
     "hookimpl",
     "host_name",
     "init_from_env",
+    "launch",
+    "launch_from_openmpi",
+    "launch_from_slurm",
+    "launch_from_torch",
+    "load_config",
     "own_address",
     "port_number",
     "resolve",

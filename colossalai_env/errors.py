@@ -162,10 +162,8 @@ class IncompleteArguments(ColossalaiEnvError):
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
-            f"{' and '.join(self.given)} given, but nothing says {' and '.join(self.missing)}: "
-            f"give {' and '.join(self.missing)} too."
-        )
+        given = f"{' and '.join(self.given)} given, but " if self.given else ""
+        return f"{given}nothing says {' and '.join(self.missing)}: give {' and '.join(self.missing)} too."
 
 
 @attrs.frozen
@@ -474,4 +472,61 @@ class GroupFailed(ColossalaiEnvError):
             f"the process group's backend {self.backend} did not connect{where(self.rank, self.here)}: {self.problem}. "
             "All ranks had answered, so host and port are right: look at the network interfaces "
             "(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME) and at firewalls between the nodes."
+        )
+
+
+@attrs.frozen
+class WrongLauncher(ColossalaiEnvError):
+    """A `launch_from_*` function was called in a process that another launcher started, or none."""
+
+    call: str
+    starter: str
+    reason: str
+    seems: str
+    fits: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call}() is for processes that {self.starter} starts: {self.reason}. "
+            f"This one seems to be started by {self.seems}: start it with {self.starter}, or call {self.fits}."
+        )
+
+
+@attrs.frozen
+class InvalidConfig(ColossalaiEnvError, ValueError):
+    """A config that cannot be read, or that has an entry that cannot be."""
+
+    source: str
+    problem: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}, line {self.line}"
+        return f"config: {place}: {self.problem}."
+
+
+@attrs.frozen
+class UnknownConfigEntry(ColossalaiEnvError, KeyError):
+    """The config has no entry of this name."""
+
+    key: str
+    known: tuple[str, ...]
+    near: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        near = f", did you mean {self.near[0]!r}?" if self.near else ""
+        entries = f"its entries are {', '.join(self.known)}" if self.known else "it is empty"
+        return f"the config has no entry {self.key!r}{near or ':'} {entries}."
+
+
+@attrs.frozen
+class ReadOnlyConfig(ColossalaiEnvError, AttributeError, TypeError):
+    """A config is not changed once it is read: all ranks and all parts of a program see the same."""
+
+    key: str
+
+    def __str__(self) -> str:
+        return (
+            f"the config is read-only, so {self.key!r} cannot be changed: change it in the file, or make another "
+            "config from a changed config.to_dict()."
         )

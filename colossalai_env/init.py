@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .config import ConfigLike, load_config
 from .endpoint import locate
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
@@ -46,14 +47,15 @@ def init_from_env(
     device: "torch.device | str | int | None" = None,
     timeout: float | timedelta | None = None,
     args: object = None,
-    config: object = None,
+    config: ConfigLike | None = None,
     seed: int | None = None,
 ) -> Job:
     """Join the process group of the job in which this process was started.
 
     The launcher is found as `resolve` finds it; keywords and the parsed namespace `args` override.
     `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep
-    torch's own. `device` overrides the choice of the accelerator. `seed` seeds random, numpy and torch.
+    torch's own. `device` overrides the choice of the accelerator. `config`, a path or a mapping, is read by
+    `load_config` and becomes `Job.config`. `seed` seeds random, numpy and torch.
 
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
@@ -66,9 +68,9 @@ def init_from_env(
     resolution = examine(environ, given, resolver)
     outcome = resolution.outcome
     if isinstance(outcome, DistSpec) and outcome.world_size == 1:
-        job = _alone(outcome, device, config)
+        job = _alone(outcome, device, {} if config is None else config)
     else:
-        job = _together(resolution, environ, given, watch, device, config)
+        job = _together(resolution, environ, given, watch, device, {} if config is None else config)
     run(job)
     if seed is not None:
         from .group import seed_all
@@ -159,7 +161,7 @@ def _together(
     given: dict[str, Given],
     watch: Watch,
     device: "torch.device | str | int | None",
-    config: object,
+    config: ConfigLike,
 ) -> Job:
     """Meet the others and make the group, or raise on all ranks."""
     if isinstance(resolution.outcome, ColossalaiEnvError):
@@ -175,6 +177,7 @@ def _together(
 
             accelerators = devices.Accelerators.here()
             try:
+                settings = load_config(config)
                 if meeting.serves:
                     check_file_descriptors(spec.world_size)
                 backend = devices.backend_for(spec.backend, accelerators)
@@ -195,7 +198,7 @@ def _together(
     except BaseException:
         meeting.close()
         raise
-    return Job(spec, chosen, backend, meeting, config)
+    return Job(spec, chosen, backend, meeting, settings)
 
 
 @contextmanager
@@ -255,8 +258,13 @@ def _filled(spec: DistSpec, place: Place | None) -> DistSpec:
     return attrs.evolve(spec, **unsaid, sources={**spec.sources, **dict.fromkeys(unsaid, "roll call")})
 
 
-def _alone(spec: DistSpec, device: "torch.device | str | int | None", config: object) -> Job:
+def _alone(
+    spec: DistSpec,
+    device: "torch.device | str | int | None",
+    config: ConfigLike,
+) -> Job:
     """Make the group of a single process: no socket, no waiting."""
+    settings = load_config(config)
     from . import device as devices
     from .group import make_alone
 
@@ -266,4 +274,4 @@ def _alone(spec: DistSpec, device: "torch.device | str | int | None", config: ob
     chosen = devices.select(accelerators.kind, index)
     spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
     make_alone(spec, backend, chosen)
-    return Job(spec, chosen, backend, None, config)
+    return Job(spec, chosen, backend, None, settings)

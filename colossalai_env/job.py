@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .config import Config
 from .errors import AlreadyInitialised
 from .meeting import Meeting, boot_id
 from .reply import Reply, places
@@ -48,7 +49,7 @@ class Job:
     """
 
     def __init__(
-        self, spec: DistSpec, device: "torch.device", backend: str, meeting: Meeting | None, config: object = None
+        self, spec: DistSpec, device: "torch.device", backend: str, meeting: Meeting | None, config: Config
     ) -> None:
         self.spec = spec
         """Who this process is, with nothing left unsaid."""
@@ -57,7 +58,7 @@ class Job:
         self.backend = backend
         """The process group's backend."""
         self.config = config
-        """What was handed to `init_from_env` as config."""
+        """What the script is told to do; empty where no config was given."""
         self._meeting = meeting
         self._topology: tuple[Peer, ...] | None = None
         self._closed = False

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .bed import HEAD, ROOT, Bed, Ran
-from .groups import GROUPS, Group
+from .groups import GROUPS, OMPI3, Group
 from .launch import LABELS, MPI, agents, command
 from .slurm import Slurm
 
@@ -57,6 +57,28 @@ def test_a_job_over_hosts_trains_with_nothing_but_its_script(bed: Bed, group: Gr
     assert {one["size"] for one in ranks} == {group.size}
     assert len({one["weight"] for one in ranks}) == 1
     assert {one["rank0"] for one in ranks} == {group.rank0}
+
+
+FORMS = [
+    ("srun", "-N3 -n3 --exclusive", "from_slurm.py", []),
+    ("srun", "-N3 -n3 --exclusive", "from_slurm.py", ["--host", "gpu-a01", "--port", "29621"]),
+    ("openmpi4", OMPI3, "from_openmpi.py", []),
+    ("openmpi5", OMPI3, "from_openmpi.py", ["--host", "gpu-b07", "--port", "29622"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "script", "words"), FORMS)
+def test_the_forms_of_the_launch_page_train_over_hosts(
+    bed: Bed, kind: str, options: str, script: str, words: list[str]
+) -> None:
+    folder = ROOT / "examples" / "launch"
+    config = ["--config", str(folder / "config.py")] if words else []
+    program = [sys.executable, str(folder / script), "--backend=gloo", *words, *config]
+    ran = bed.run(HEAD, command(bed, kind, options, program))
+    assert ran.code == 0, f"{ran.out}\n{ran.err}"
+    resolver = {"from_slurm.py": "slurm", "from_openmpi.py": "openmpi"}[script]
+    losses = re.findall(rf"3 processes, {resolver}: loss ([\d.]+)", ran.out)
+    assert [float(loss) < 0.1 for loss in losses] == [True]
 
 
 def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:
