@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from .environ import Environ
-from .errors import UnknownEndpoint, UnresolvableHost
+from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost
+from .registry import resolvers
 from .resolution import derived_port, on_loopback, with_port
 from .resolver import Located, Way
 from .spec import DistSpec
@@ -117,7 +118,7 @@ def _resolves(host: str | None) -> bool:
 
 def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float, asked: list[str]) -> Located | None:
     """Ask in turn; a way answers None where it does not apply, which is alike on all ranks."""
-    allowed = _allowed(environ, ways)
+    allowed = _allowed(spec, environ, ways)
     for way in ways:
         if way.name not in allowed:
             asked.append(f"{way.name} is not allowed by {LOCATE}")
@@ -129,10 +130,18 @@ def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float, 
     return None
 
 
-def _allowed(environ: Environ, ways: Sequence[Way]) -> frozenset[str]:
+def _allowed(spec: DistSpec, environ: Environ, ways: Sequence[Way]) -> frozenset[str]:
+    """Return the names of the ways that the user allows; a name that no resolver's way bears is an error."""
     listed = environ.get(LOCATE)
-    known = frozenset(way.name for way in ways)
-    return known if listed is None else known & {name.strip() for name in listed.split(",")}
+    if listed is None:
+        return frozenset(way.name for way in ways)
+    allowed = frozenset(name.strip() for name in listed.split(","))
+    every = [*ways, *(way for item in resolvers(environ) for way in getattr(item.resolver, "locate", ()))]
+    known = sorted({way.name for way in every})
+    if not allowed <= {"none", *known}:
+        expected = f"none, or some of {', '.join(map(repr, known))}, separated by commas"
+        raise MalformedVariable(spec.resolver, LOCATE, listed, expected, spec.rank)
+    return allowed
 
 
 def _with(spec: DistSpec, located: Located) -> DistSpec:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,13 +18,19 @@ from .formation import failing, forming, parting
 from .progress import Waiting
 from .reply import Place, Reply, replies_in
 from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
-from .scout import Scout, Target, listen, shown, stranger_at
+from .scout import Scout, Target, leave_word, listen, shown, stranger_at, turn_away
 from .spec import DistSpec
 from .store import Ledger, Store, StoreLost, Task, client, serve
 
 log = logging.getLogger("colossalai_env")
 
-RECORD = "colossalai_env/leader"
+PARENT = "colossalai_env/"
+"""What all our keys in a store begin with."""
+
+FAREWELL = 0.5
+"""Seconds that a rank takes to tell the others that it was stopped."""
+
+RECORD = f"{PARENT}leader"
 """The key under which rank 0 says whose store this is."""
 
 UNNAMED = "without an id"
@@ -59,7 +66,7 @@ class Record:
     @property
     def prefix(self) -> str:
         """What all keys of the meeting begin with; no other meeting's do, in whatever store."""
-        return f"colossalai_env/{self.job}/{self.host}-{self.pid}-{self.generation}/"
+        return f"{PARENT}{self.job}/{self.host}-{self.pid}-{self.generation}/"
 
     def line(self) -> str:
         """Return the record as JSON."""
@@ -92,11 +99,14 @@ class Meeting:
     target: Target | None = None
     ledger: Ledger | None = None
     record: Record = attrs.field(init=False)
+    scout: Scout = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Name this process as the leader until another is met."""
+        """Name this process as the leader until another is met, and all addresses and ports where one may be."""
         _led[0] += 1
         self.record = Record(self.spec.job_id or UNNAMED, _led[0], self.here, os.getpid())
+        targets = [(address, port) for port in self.endpoint.ports for address in self.endpoint.addresses]
+        self.scout = Scout(targets, min(1.0, 0.02 * (1 + self.spec.world_size / 256)), self.record.job)
 
     @property
     def leads(self) -> bool:
@@ -116,19 +126,26 @@ class Meeting:
     @property
     def record_key(self) -> str:
         """The key of the record: an agent's store may hold several launches, so there it bears the job's id."""
-        return f"colossalai_env/{self.record.job}/leader" if self.spec.agent_store else RECORD
+        return f"{PARENT}{self.record.job}/leader" if self.spec.agent_store else RECORD
 
     @property
     def patience(self) -> float:
         """Seconds that torch's own calls may take: longer than ours, which are the ones that speak."""
         return self.watch.timeout + 60
 
+    @property
+    def _farewells(self) -> str:
+        return f"{PARENT}{self.record.job}/farewells"
+
     def reserve(self) -> None:
         """Bind rank 0's socket, before torch is imported, so that the others can already connect and wait."""
-        if self.serves:
-            found = listen(self.endpoint, self.endpoint.ports[0])
-            if isinstance(found, socket.socket):
-                self.listener = found
+        if not self.serves:
+            if "torch" not in sys.modules:
+                self.scout.begin()
+            return
+        found = listen(self.endpoint, self.endpoint.ports[0])
+        if isinstance(found, socket.socket):
+            self.listener = found
 
     def hold(self, reply: Reply, *, roll_call: bool = True) -> Place | None:
         """Meet the others; return the numbers that the launcher left unsaid, which only a roll call finds out.
@@ -153,7 +170,7 @@ class Meeting:
     def _lead(self, reply: Reply) -> Protocol[Place | None]:
         waiting = Waiting(self.spec.world_size)
         try:
-            placed = yield from leader(reply, self.watch, waiting.show)
+            placed = yield from leader(reply, self._farewells, self.watch, waiting.show)
         finally:
             waiting.close()
         return placed
@@ -178,13 +195,17 @@ class Meeting:
 
     def abort(self, reply: Reply) -> None:
         """Tell the others why this rank goes, as far as they can be reached within a moment."""
-        if self.ledger is not None:
+        failure = RankFailed(f"{reply} failed: {reply.error}")
+        if self.listener is not None:
+            turn_away(self.listener, self.record.job, failure.sentence, FAREWELL)
+        elif self.ledger is None:
+            leave_word(self.scout.targets, self._farewells, reply.line(), FAREWELL)
+        else:
             try:
-                failure = RankFailed(f"{reply} failed: {reply.error}")
                 verdict = {"verdict": written(failure), "go": written(failure)} if self.serves else {}
                 self._ledger.perform(Post({"broken": failure.sentence, **verdict}))
                 if self.serves:
-                    time.sleep(0.5)
+                    time.sleep(FAREWELL)
                 else:
                     self._drive(answer(reply))
             except StoreLost:
@@ -251,8 +272,7 @@ class Meeting:
 
     def _find(self) -> bool:
         """Look for this job's store at all addresses and ports where it may be; tell whether to lead there."""
-        targets = [(address, port) for port in self.endpoint.ports for address in self.endpoint.addresses]
-        scout = Scout(targets, slowest=min(1.0, 0.02 * (1 + self.spec.world_size / 256)))
+        scout = self.scout
         deadline = self.watch.clock() + self.watch.left
         agent_deadline = self.watch.clock() + min(UNRECORDED, self.watch.left)
         try:
@@ -260,7 +280,7 @@ class Meeting:
                 found = scout.find(agent_deadline if self.spec.agent_store else deadline)
                 if found is None:
                     raise self._unreachable(scout)
-                entered = self._try(found, alone=len(targets) == 1)
+                entered = self._try(found, alone=len(scout.targets) == 1)
                 if isinstance(entered, bool):
                     return entered
                 scout.reject(found, entered, 0.05)
@@ -367,6 +387,7 @@ class Meeting:
     def close(self) -> None:
         """Let go of socket, connections and store."""
         _left.add(self.record)
+        self.scout.close()
         if self.listener is not None:
             self.listener.close()
             self.listener = None

@@ -71,6 +71,8 @@ class Read:
 
     key: str
     within: float
+    shared: bool = False
+    """Whether the key is all meetings', not this one's."""
 
 
 @attrs.frozen
@@ -205,13 +207,16 @@ def _last_word(key: str, reply: Reply, watch: Watch) -> Protocol[str]:
     return written(failure) if text is None or text.startswith(OK) else text
 
 
-def leader(reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]) -> Protocol[Place | None]:
+def leader(
+    reply: Reply, farewells: str, watch: Watch, show: Callable[[Sequence[Reply]], None]
+) -> Protocol[Place | None]:
     """Answer, wait for all, judge, see that all are still there, and let them go.
 
-    `show` is told who is here, about twice a second. Raises a `RollCallFailed`.
+    `farewells` is the key of what is said by ranks that go before they know whose store it is. `show` is told who is
+    here, about twice a second. Raises a `RollCallFailed`.
     """
     yield from answer(reply)
-    failure, replies = yield from _gather(reply, watch, show)
+    failure, replies = yield from _gather(reply, farewells, watch, show)
     lost: list[Reply] = []
     if failure is None or isinstance(failure, MissingRanks):
         late = failure is not None
@@ -255,7 +260,7 @@ def _unsaid(reply: Reply) -> bool:
 
 
 def _gather(
-    reply: Reply, watch: Watch, show: Callable[[Sequence[Reply]], None]
+    reply: Reply, farewells: str, watch: Watch, show: Callable[[Sequence[Reply]], None]
 ) -> Protocol[tuple[RollCallFailed | None, list[Reply]]]:
     woken: str | None = None
     odd_since: float | None = None
@@ -266,7 +271,8 @@ def _gather(
             yield Pause(BEAT)
         yield Add("beat", 1)
         log: str | None = yield Read("replies", 0)
-        replies = replies_in(log)
+        gone: str | None = yield Read(farewells, 0, shared=True)
+        replies = [*replies_in(log), *replies_in(gone)]
         show(replies)
         failure = problem(replies)
         complete = len(replies) >= reply.world_size

@@ -1,4 +1,7 @@
-"""The socket: rank 0 binds one address, and the others look for it by plain TCP; no wait is without end."""
+"""The socket: rank 0 binds one address, and the others look for it by plain TCP; no wait is without end.
+
+Here is all that is said without torch, which takes seconds to import and cannot be asked anything before.
+"""
 
 import errno
 import os
@@ -6,23 +9,32 @@ import random
 import selectors
 import socket
 import struct
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
 import attrs
 
 from .endpoint import Endpoint, addresses
-from .errors import NotMyAddress, PortTaken, TooFewFileDescriptors
+from .errors import NotMyAddress, PortTaken, RankFailed, TooFewFileDescriptors
 
 BACKLOG = 4096
 """Clients that may wait in the kernel's queue while rank 0 imports torch."""
 
 NONCE = 20090402
-PING = struct.pack("=BIBI", 0, 0x3C85F7CE, 13, NONCE)
+VALIDATE = struct.pack("=BI", 0, 0x3C85F7CE)
+PING = VALIDATE + struct.pack("=BI", 13, NONCE)
 """What every TCPStore client sends first: VALIDATE with c10d's magic number, then PING (TCPStoreBackend.hpp)."""
 
 PONG = struct.pack("=I", NONCE)
+
+APPEND = 9
+"""The request that adds to a key of a TCPStore, and that it does not answer."""
+
+FAREWELL = b"colossalai_env: "
+"""What a rank 0 that goes before it has a store says first, instead of a store's answer; its job's id follows."""
 
 SILENT = "accepts connections and says nothing"
 
@@ -86,6 +98,31 @@ def check_file_descriptors(world_size: int) -> None:
         raise TooFewFileDescriptors(limit, needed)
 
 
+def turn_away(listener: socket.socket, job: str, sentence: str, seconds: float) -> None:
+    """Tell those who wait for a store that is not served yet why it will never be."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        listener.settimeout(left)
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.settimeout(0.2)
+            connection.recv(64)  # what is unread would cost the other side our words
+            connection.sendall(FAREWELL + f"{job}\n{sentence}".encode())
+
+
+def leave_word(targets: Sequence[Target], key: str, text: str, seconds: float) -> None:
+    """Add a text to a key of the stores at `targets`; one that is not served yet reads it when it is."""
+    # torch keeps every key under a slash; a text is its length and its bytes (TCPStore.cpp, TCPStoreLibUvBackend.cpp)
+    words = b"".join(struct.pack("=Q", len(word)) + word for word in (f"/{key}".encode(), text.encode()))
+    until = time.monotonic() + seconds
+    taken = False
+    while not taken and (left := until - time.monotonic()) > 0:
+        for target in targets:
+            with suppress(OSError), socket.create_connection(target, timeout=left) as connection:
+                connection.sendall(VALIDATE + bytes([APPEND]) + words)
+                taken = True
+        time.sleep(0.01)
+
+
 @attrs.define(eq=False)
 class _Probe:
     """One address and port that rank 0 may listen at, and what is known of it."""
@@ -104,21 +141,46 @@ class Scout:
     targets: Sequence[Target]
     slowest: float = 0.02
     """Seconds between two tries, at most; larger worlds try less often."""
+    job: str | None = None
+    """Whose rank 0 is looked for; when it says that it goes, so do we."""
     met: dict[Target, str] = attrs.field(factory=dict)
     """What answered last at each target."""
     _probes: list[_Probe] = attrs.field(init=False)
     _selector: selectors.BaseSelector = attrs.field(init=False, factory=selectors.DefaultSelector)
+    _thread: threading.Thread | None = attrs.field(init=False, default=None)
+    _begun: threading.Event = attrs.field(init=False, factory=threading.Event)
 
     def __attrs_post_init__(self) -> None:
         """Begin with all targets due."""
         self._probes = [_Probe(target) for target in self.targets]
 
+    def begin(self) -> None:
+        """Connect in a thread, as soon as somebody listens, so that what is said there before `find` is not missed."""
+        self._thread = threading.Thread(target=self._greet, daemon=True, name="colossalai_env scout")
+        self._thread.start()
+
+    def _greet(self) -> None:
+        while not self._begun.wait(0.01):
+            self._connect_due(time.monotonic())
+            for key, _ in self._selector.select(0):
+                if key.events == selectors.EVENT_WRITE:
+                    self._answered(key.data)
+
+    def _go_on(self) -> None:
+        """Take over from the thread."""
+        self._begun.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def find(self, until: float) -> Target | None:
-        """Return a target where a TCPStore answers, or None when the time is over."""
+        """Return a target where a TCPStore answers, or None when the time is over.
+
+        Raises `RankFailed` where the job's rank 0 says that it goes.
+        """
+        self._go_on()
         while (now := time.monotonic()) < until:
-            for probe in self._probes:
-                if probe.connection is None and probe.due <= now:
-                    self._connect(probe)
+            self._connect_due(now)
             due = [probe.due for probe in self._probes if probe.connection is None]
             wait = max(0.0, min([until, now + 0.2, *due]) - now)
             for key, _ in self._selector.select(wait):
@@ -139,9 +201,15 @@ class Scout:
 
     def close(self) -> None:
         """Close what is open."""
+        self._go_on()
         for probe in self._probes:
             self._drop(probe)
         self._selector.close()
+
+    def _connect_due(self, now: float) -> None:
+        for probe in self._probes:
+            if probe.connection is None and probe.due <= now:
+                self._connect(probe)
 
     def _connect(self, probe: _Probe) -> None:
         probe.connection = socket.socket(_family(probe.target[0]))
@@ -167,7 +235,7 @@ class Scout:
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
                 self.met[probe.target] = SILENT
                 return False
-            heard = connection.recv(64)
+            heard = connection.recv(4096)
         except OSError as error:
             self._fail(probe, _refusal(error.errno or 0))
             return False
@@ -176,9 +244,18 @@ class Scout:
             self._drop(probe)
             probe.due = float("inf")
             return True
-        if not heard or not PONG.startswith(probe.heard):
+        if probe.heard.startswith(FAREWELL):
+            if not heard:
+                self._take_leave(probe)
+        elif not heard or not PONG.startswith(probe.heard):
             self._fail(probe, f"is no torch store: {_first(probe.heard)}", 0.5)
         return False
+
+    def _take_leave(self, probe: _Probe) -> None:
+        job, _, sentence = probe.heard.removeprefix(FAREWELL).decode(errors="replace").partition("\n")
+        if job == self.job:
+            raise RankFailed(sentence)
+        self._fail(probe, f"was another job's rank 0: {sentence}", 0.5)
 
     def _fail(self, probe: _Probe, what: str, pause: float = 0.0) -> None:
         self.met[probe.target] = what

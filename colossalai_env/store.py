@@ -196,8 +196,8 @@ class Ledger:
 
     def _perform(self, request: Request) -> Any:  # noqa: ANN401, PLR0911 - each request has its own answer
         match request:
-            case Read(key, within):
-                return self._read(key, within)
+            case Read(key, within, shared):
+                return self._read(key if shared else self.prefix + key, within)
             case Await(keys, within):
                 return self._await(keys, within)
             case Append(key, text):
@@ -243,11 +243,10 @@ class Ledger:
             for key, value in entries.items():
                 store.set(self.prefix + key, value)
 
-    def _read(self, key: str, within: float) -> str | None:
-        name = self.prefix + key
+    def _read(self, name: str, within: float) -> str | None:
         if within == 0:
             return self._ask(lambda store: store.get(name).decode() if store.check([name]) else None)
-        return self._wait((key,), lambda store: store.get(name).decode(), within)
+        return self._wait((name,), lambda store: store.get(name).decode(), within)
 
     def _await(self, keys: tuple[str, ...], within: float) -> bool:
         names = [self.prefix + key for key in keys]

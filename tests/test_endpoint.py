@@ -7,6 +7,7 @@ from colossalai_env import (
     DistSpec,
     Environ,
     Located,
+    MalformedVariable,
     UnknownEndpoint,
     UnresolvableHost,
     Way,
@@ -48,7 +49,7 @@ def test_a_launch_without_an_id_takes_the_launchers() -> None:
     assert "house's own word" in spec.sources["port"]
 
 
-@pytest.mark.parametrize(("allowed", "asked"), [("asking", True), ("other,asking", True), ("none", False), ("", False)])
+@pytest.mark.parametrize(("allowed", "asked"), [("asking", True), ("pmi, asking", True), ("none", False)])
 def test_a_variable_restricts_what_may_be_asked(allowed: str, *, asked: bool) -> None:
     environ = Environ({"COLOSSALAI_ENV_LOCATE": allowed})
     if asked:
@@ -56,6 +57,13 @@ def test_a_variable_restricts_what_may_be_asked(allowed: str, *, asked: bool) ->
     else:
         with pytest.raises(UnknownEndpoint, match="asking is not allowed by COLOSSALAI_ENV_LOCATE"):
             locate(OPEN, environ, (way("asking", ASKED),), 1)
+
+
+@pytest.mark.parametrize("listed", ["askin", "", "asking,", "ASKING"])
+def test_a_way_that_nobody_knows_is_an_error_that_lists_the_known(listed: str) -> None:
+    expected = rf"house: COLOSSALAI_ENV_LOCATE is '{listed}', expected none, or some of 'asking', .*'pmi'"
+    with pytest.raises(MalformedVariable, match=expected):
+        locate(OPEN, Environ({"COLOSSALAI_ENV_LOCATE": listed}), (way("asking", ASKED),), 1)
 
 
 def test_where_nobody_says_the_error_names_two_ways_out() -> None:

@@ -123,7 +123,7 @@ class World:
                     assert key not in entries or before.startswith("ok") or before == entries[key], "two verdicts"
                 self.keys.update(entries)
                 return True, None
-            case Read(key, _):
+            case Read(key, _, _):
                 return key in self.keys, self.keys.get(key)
             case Await(keys, _):
                 return all(key in self.keys for key in keys), True
@@ -187,7 +187,9 @@ def simulate(
     world = World()
     for one, arrives in zip(replies, arrivals, strict=True):
         watch = Watch(world.clock, arrives, T)
-        protocol = leader(one, watch, lambda _: None) if one.rank == 0 else member(one, "pid 100 on n0", watch)
+        protocol = (
+            leader(one, "farewells", watch, lambda _: None) if one.rank == 0 else member(one, "pid 100 on n0", watch)
+        )
         world.running.append(Process(protocol, one.rank == 0, arrives))
     while world.now < 60 and any(one.outcome is None and not one.dead for one in world.running):
         for index, when in (deaths or {}).items():

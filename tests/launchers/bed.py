@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import shlex
 import shutil
 import subprocess
@@ -129,17 +130,19 @@ class Bed:
 
     def _take_down(self) -> None:
         """Kill the PID namespace's init: the kernel ends all else in it, and namespaces, mounts and links go too."""
-        if self._started:
-            self._started[0].kill()
-        for process in self._started:
-            process.wait(20)
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        try:
+            if self._started:
+                self._started[0].kill()
+            for process in self._started:
+                process.wait(20)
+                for stream in (process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
 
     def _write_etc(self) -> None:
         etc = self.folder / "etc"
@@ -155,7 +158,11 @@ class Bed:
         """Start a program that forks once into its namespaces, and return the child's pid."""
         parent = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self._started.append(parent)
-        if parent.stdout is None or parent.stdout.readline() != "up\n":
+        if (
+            parent.stdout is None
+            or not select.select([parent.stdout], [], [], 20)[0]
+            or parent.stdout.readline() != "up\n"
+        ):
             raise RuntimeError(f"could not enter its namespaces: {shlex.join(command)}")
         parent.stdout.close()
         child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()[0]

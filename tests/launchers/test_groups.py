@@ -59,7 +59,7 @@ def test_a_job_over_hosts_trains_with_nothing_but_its_script(bed: Bed, group: Gr
     assert {one["rank0"] for one in ranks} == {group.rank0}
 
 
-FORMS = [
+FORMS: list[tuple[str, str, str, list[str]]] = [
     ("srun", "-N3 -n3 --exclusive", "from_slurm.py", []),
     ("srun", "-N3 -n3 --exclusive", "from_slurm.py", ["--host", "gpu-a01", "--port", "29621"]),
     ("openmpi4", OMPI3, "from_openmpi.py", []),
@@ -114,6 +114,7 @@ def test_mpi_still_works_after_its_launcher_was_asked(bed: Bed, kind: str) -> No
     program = [*with_mpi, sys.executable, str(PROGRAMS / "locate.py"), "0", "--mpi"]
     ranks = told(bed.run(HEAD, command(bed, kind, LOCATED[kind], program)))
     assert [one["mpi"] for one in ranks] == [21] * 6
+    assert [one["of_mpi"] for one in ranks] == [[one["rank"], one["local_rank"]] for one in ranks]
     assert len({(one["host"], one["port"]) for one in ranks}) == 1
     assert {one["source"] for one in ranks} == {"mpi4py broadcast" if "open" in kind else "PMI-1 of Hydra"}
 

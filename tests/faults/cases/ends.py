@@ -14,6 +14,7 @@ from tests.faults.model import (
     connected,
     entered,
     fine,
+    listening,
     ready,
     signalled,
     told,
@@ -259,7 +260,27 @@ FAULTS = (
         acts=(Act(At("listening", "0", 0.2), "TERM", "0"),),
         says=(
             Say(who="0", by_signal="TERM", within=SERVED),
-            told("1 2", "rank 0", within=8.0),
+            told("1 2", "rank 0", "<pid 0>", "SIGTERM", within=TOLD, since=signalled("0")),
         ),
+    ),
+    *(
+        Fault(
+            name=f"SIGTERM on rank {who} while all import torch",
+            promises=(10,),
+            story=f"all ranks are fresh interpreters; rank {who} of 3 gets SIGTERM while all import torch",
+            processes=world(3, timeout=12.0, cold=True),
+            acts=(Act(listening("0", 0.4), "TERM", str(who)),),
+            says=(
+                Say(who=str(who), by_signal="TERM", within=SERVED, since=signalled(str(who))),
+                told(
+                    " ".join(str(rank) for rank in range(3) if rank != who),
+                    f"rank {who}",
+                    f"<pid {who}>",
+                    "SIGTERM",
+                    within=10.0,  # they import torch before they look
+                ),
+            ),
+        )
+        for who in range(3)
     ),
 )
