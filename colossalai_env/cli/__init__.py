@@ -1,0 +1,72 @@
+"""The command colossalai-env. Each of its commands is a module, imported when the command is typed.
+
+Exit codes: 0, all is well; 1, the launch or the machine is not, as the output says; 2, the command was typed wrongly.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+
+from colossalai_env.environ import Environ
+from colossalai_env.errors import ColossalaiEnvError
+
+COMMANDS: Mapping[str, str] = {
+    "explain": "who this process is in its job, who says so, and why not the others",
+    "plugins": "the resolvers that are installed, what they read, and what is disabled or broken",
+}
+"""The commands and what they tell. A command's module has the functions `arguments(parser)` and `run(options)`."""
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Return the parser of one command's options."""
+    module = _module(command)
+    about, _, example = (module.__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog=f"colossalai-env {command}",
+        description=about,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `argv` defaults to this process's arguments."""
+    words = Environ.snapshot().argv if argv is None else argv
+    if not words or words[0] not in COMMANDS:
+        return _usage(words)
+    options = parser_of(words[0]).parse_args(words[1:])
+    try:
+        code: int = _module(words[0]).run(options)
+    except ColossalaiEnvError as error:
+        _tell(error, as_json=options.json)
+        return 1
+    return code
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"{__name__}.{command.replace('-', '_')}")
+
+
+def _usage(words: Sequence[str]) -> int:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {about}" for name, about in COMMANDS.items())
+    text = f"usage: colossalai-env COMMAND [--json] [...]\n\n{commands}\n\nMore: colossalai-env COMMAND --help\n"
+    if words and words[0] in {"-h", "--help"}:
+        sys.stdout.write(text)
+        return 0
+    found = f"there is no command {words[0]!r}" if words else "a command is missing"
+    sys.stderr.write(f"{text}\ncolossalai-env: {found}: type one of {', '.join(COMMANDS)}\n")
+    return 2
+
+
+def _tell(error: ColossalaiEnvError, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}) + "\n")
+    else:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")

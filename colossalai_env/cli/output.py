@@ -1,0 +1,42 @@
+"""What the commands print: tables and paragraphs, by rich on a terminal and as plain text elsewhere."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from colossalai_env.environ import Environ
+
+
+def on_terminal() -> bool:
+    """Tell whether a person watches: standard output is a terminal, or FORCE_COLOR is set."""
+    return sys.stdout.isatty() or bool(Environ.snapshot().get("FORCE_COLOR"))
+
+
+def show_json(document: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def show_text(text: str) -> None:
+    """Print a text as it is."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    if not on_terminal():
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        lines = (
+            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (columns, *rows)
+        )
+        show_text("\n".join(lines))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)

@@ -1,0 +1,75 @@
+"""List the resolvers that are installed: whose they are, what they read, and what is disabled or broken and why.
+
+Example:
+  COLOSSALAI_ENV_DISABLE=hydra colossalai-env plugins
+
+"""
+
+import argparse
+from typing import Any
+
+from colossalai_env.environ import Environ
+from colossalai_env.errors import ColossalaiEnvError
+from colossalai_env.registry import DISABLE, Plugin, disabled, installed, load, resolvers
+
+from .output import show_json, show_table, show_text
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options: none of its own."""
+    del parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """List; the code is 1 where a plugin is broken or two bear one name."""
+    environ, plugins = Environ.snapshot(), installed()
+    without = disabled(environ, plugins)
+    found = [row for plugin in plugins for row in _rows(plugin, plugin.name in without)]
+    problems = [row["problem"] for row in found if row["state"] == "broken"]
+    if not problems:
+        try:
+            resolvers(environ)
+        except ColossalaiEnvError as error:  # each is sound, but they do not go together
+            problems.append(str(error))
+    if options.json:
+        show_json({"plugins": found, "problems": problems})
+    else:
+        columns = ["plugin", "distribution", "state", "resolver", "layer", "asks by", "reads"]
+        keys = ["plugin", "distribution", "state", "resolver", "layer", "ways", "variables"]
+        show_table(columns, [[_cell(row[key]) for key in keys] for row in found])
+        for problem in problems:
+            show_text(problem)
+    return 1 if problems else 0
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _rows(plugin: Plugin, is_disabled: bool) -> list[dict[str, Any]]:
+    row: dict[str, Any] = {
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "state": "ready",
+        "resolver": "",
+        "layer": "",
+        "variables": [],
+        "ways": [],
+        "problem": "",
+    }
+    if is_disabled:
+        return [{**row, "state": "disabled", "problem": f"{DISABLE} names it"}]
+    try:
+        loaded = load([plugin])
+    except ColossalaiEnvError as error:
+        return [{**row, "state": "broken", "problem": str(error)}]
+    return [
+        {
+            **row,
+            "resolver": item.resolver.name,
+            "layer": item.resolver.layer.name.lower(),
+            "variables": list(getattr(item.resolver, "variables", tuple)()),
+            "ways": [way.name for way in getattr(item.resolver, "locate", ())],
+        }
+        for item in loaded
+    ]

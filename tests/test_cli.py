@@ -1,0 +1,158 @@
+"""The command colossalai-env, as a person at a shell sees it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colossalai_env import cli
+from tests.processes import TORCHRUN, Ended, run
+
+COMMAND = [sys.executable, "-m", "colossalai_env"]
+
+STEP = {
+    "SLURM_JOB_ID": "212",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "3,2",
+    "SLURM_STEP_NODELIST": "gpu-a[01-02]",
+}
+
+
+def typed(*words: str, env: dict[str, str] | None = None) -> Ended:
+    return run([*COMMAND, *words], env)
+
+
+def test_explain_says_who_this_process_is_and_why() -> None:
+    ended = typed("explain", env=STEP)
+    assert (ended.code, ended.err) == (0, "")
+    assert "slurm           step       wins: rank 4 of 5" in ended.out
+    assert "host              gpu-a01  <- SLURM_STEP_NODELIST" in ended.out
+
+
+def test_the_installed_script_answers_in_every_process_of_a_launch() -> None:
+    script = Path(sys.executable).parent / "colossalai-env"
+    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", script, "explain", "--json"])
+    assert ended.code == 0, ended.err
+    decoder, rest, ranks = json.JSONDecoder(), ended.out.lstrip(), set[int]()
+    while rest:
+        report, end = decoder.raw_decode(rest)
+        ranks.add(report["spec"]["rank"])
+        rest = rest[end:].lstrip()
+    assert ranks == {0, 1}
+
+
+def test_a_launch_that_is_refused_ends_with_one_and_its_error() -> None:
+    ended = typed("explain", env={**STEP, "SLURM_PROCID": "four"})
+    assert ended.code == 1
+    assert "SLURM_PROCID is 'four', expected a whole number" in ended.out
+    report = json.loads(typed("explain", "--json", env={**STEP, "SLURM_PROCID": "four"}).out)
+    assert report["error"]["type"] == "MalformedVariable"
+
+
+DUMPS = {
+    "env": "\n".join(f"{name}={value}" for name, value in STEP.items()) + "\n",
+    "env with a bash function": "BASH_FUNC_ml%%=() {  eval x\n}\n" + "\n".join(f"{n}={v}" for n, v in STEP.items()),
+    "env -0": "TEXT=two\nlines\0" + "".join(f"{name}={value}\0" for name, value in STEP.items()),
+    "json": json.dumps(STEP),
+}
+
+
+@pytest.mark.parametrize("kind", DUMPS)
+def test_a_captured_environment_is_explained_and_nothing_else_is_read(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "dump").write_text(DUMPS[kind])
+    ended = typed("explain", "--json", "--env-file", str(tmp_path / "dump"), env={"RANK": "1", "WORLD_SIZE": "2"})
+    spec = json.loads(ended.out)["spec"]
+    assert (ended.code, spec["rank"], spec["resolver"]) == (0, 4, "slurm")
+
+
+def test_a_captured_environment_comes_with_the_arguments_of_its_script(capsys: pytest.CaptureFixture[str]) -> None:
+    script = ["--rank", "2", "--world_size", "4", "--host", "n1", "--port", "29500"]
+    assert cli.main(["explain", "--json", "--env-file", os.devnull, "--", *script]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]["resolver"] == "cli-args"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("just words\n", "line 1 is 'just words', expected NAME=VALUE"),
+        ('{"RANK": 3}', "RANK is 3, expected a text"),
+        ('{"RANK":\n "3"', "line 2: Expecting"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_what_is_no_environment_is_refused(
+    text: str | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "dump").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["explain", "--env-file", str(tmp_path / "dump")])
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_terminal_gets_tables_with_the_same_words() -> None:
+    plain, rich = typed("explain", env=STEP), typed("explain", env={**STEP, "FORCE_COLOR": "1", "COLUMNS": "160"})
+    assert "┃" in rich.out
+    assert "┃" not in plain.out
+    for words in ("wins: rank 4 of 5", "SLURM_STEP_NODELIST"):
+        assert words in rich.out
+        assert words in plain.out
+
+
+def test_plugins_lists_what_is_installed_and_what_is_disabled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plugins", "--json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["plugins"]
+    assert [row["plugin"] for row in rows] == ["cli-args", "hydra", "openmpi", "slurm", "torch"]
+    slurm = next(row for row in rows if row["plugin"] == "slurm")
+    assert (slurm["layer"], slurm["state"], slurm["ways"]) == ("step", "ready", ["layout", "node"])
+    assert "SLURM_PROCID" in slurm["variables"]
+    ended = typed("plugins", env={"COLOSSALAI_ENV_DISABLE": "hydra,torch"})
+    assert ended.code == 0
+    assert [line.split()[0] for line in ended.out.splitlines() if " disabled" in line] == ["hydra", "torch"]
+
+
+def test_plugins_shows_a_broken_one_beside_the_others_and_fails(tmp_path: Path) -> None:
+    info = tmp_path / "house_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[colossalai_env]\nhouse = house_plugin\n")
+    (tmp_path / "house_plugin.py").write_text("import absent_library\n")
+    ended = typed("plugins", env={"PYTHONPATH": str(tmp_path)})
+    assert ended.code == 1
+    assert "house     house-plugin 1.0      broken" in ended.out
+    assert "No module named 'absent_library'" in ended.out
+    assert "slurm     colossalai-env" in ended.out
+    report = json.loads(typed("explain", "--json", env={"PYTHONPATH": str(tmp_path)}).out)
+    assert report["error"]["type"] == "BrokenPlugin"
+
+
+@pytest.mark.parametrize("words", [[], ["explian"], ["explain", "--nonsense"]])
+def test_a_command_typed_wrongly_ends_with_two_and_what_to_type(words: list[str]) -> None:
+    ended = typed(*words)
+    assert ended.code == 2
+    assert "usage: colossalai-env" in ended.err
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    assert typed("--help").code == 0
+    for command in cli.COMMANDS:
+        assert f"colossalai-env {command}" in cli.parser_of(command).format_help()
+
+
+def test_explain_and_plugins_import_neither_torch_nor_rich() -> None:
+    for command in ("explain", "plugins"):
+        program = (
+            f"import sys; from colossalai_env.cli import main; main([{command!r}]);"
+            "assert not {'torch', 'rich', 'numpy', 'asyncio'} & set(sys.modules), sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
