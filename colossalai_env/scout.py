@@ -88,14 +88,22 @@ def _own_addresses(here: str) -> tuple[str, ...]:
         return ()
 
 
+SPARE = 32
+"""File descriptors that torch and the program may need besides."""
+
+
+def largest_world(limit: int) -> int:
+    """Return for how many ranks rank 0's limit of open files suffices: each has two connections at times."""
+    return max(0, (limit - len(os.listdir("/proc/self/fd")) - SPARE) // 2)
+
+
 def check_file_descriptors(world_size: int) -> None:
-    """Raise `TooFewFileDescriptors` where rank 0 could not hold a connection for each rank."""
+    """Raise `TooFewFileDescriptors` where rank 0 could not hold the connections of all ranks."""
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(os.listdir("/proc/self/fd")) + 2 * world_size + 32
-    if needed > limit:
-        raise TooFewFileDescriptors(limit, needed)
+    if world_size > largest_world(limit):
+        raise TooFewFileDescriptors(limit, len(os.listdir("/proc/self/fd")) + 2 * world_size + SPARE)
 
 
 def turn_away(listener: socket.socket, job: str, sentence: str, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,44 @@ def test_plugins_shows_a_broken_one_beside_the_others_and_fails(tmp_path: Path) 
     assert "slurm     colossalai-env" in ended.out
     report = json.loads(typed("explain", "--json", env={"PYTHONPATH": str(tmp_path)}).out)
     assert report["error"]["type"] == "BrokenPlugin"
+
+
+def examined(env: dict[str, str] | None = None) -> tuple[int, dict[str, dict[str, str]]]:
+    ended = typed("doctor", "--json", env=env)
+    assert ended.err == ""
+    return ended.code, {finding["topic"]: finding for finding in json.loads(ended.out)}
+
+
+def test_doctor_looks_at_versions_devices_names_and_limits() -> None:
+    _, found = examined()
+    expected = {"versions", "torch", "devices", "plugins", "host name", "reverse DNS", "open files", "ports"}
+    assert expected <= set(found)
+    assert found["plugins"]["found"].split(", ") == ["cli-args", "torch", "hydra", "openmpi", "slurm"]
+    assert all(finding["advice"] for finding in found.values() if finding["state"] == "wrong")
+
+
+def test_doctor_finds_what_is_wrong_says_what_to_do_and_ends_with_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        code, found = examined({"GLOO_SOCKET_IFNAME": "absent0", "NCCL_SOCKET_IFNAME": "lo", "HTTP_PROXY": "http://p"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert code == 1
+    assert found["GLOO_SOCKET_IFNAME"]["state"] == "wrong"
+    assert "use one of lo" in found["GLOO_SOCKET_IFNAME"]["advice"]
+    assert found["NCCL_SOCKET_IFNAME"]["state"] == "ok"
+    assert found["HTTP_PROXY"]["state"] == "note"
+    assert found["open files"]["state"] == "note"
+    assert f"ulimit -n {hard}" in found["open files"]["advice"]
+
+
+def test_doctor_goes_on_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')\n")
+    code, found = examined({"PYTHONPATH": str(tmp_path)})
+    assert (code, found["torch"]["state"]) == (1, "wrong")
+    assert "libcudart" in found["torch"]["found"]
+    assert "ports" in found
 
 
 @pytest.mark.parametrize("words", [[], ["explian"], ["explain", "--nonsense"]])

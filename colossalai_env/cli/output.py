@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from colossalai_env.environ import Environ
 
+STYLES = {"ok": "green", "ready": "green", "note": "yellow", "disabled": "yellow", "wrong": "red", "broken": "red"}
+"""What words of state look like on a terminal."""
+
 
 def on_terminal() -> bool:
     """Tell whether a person watches: standard output is a terminal, or FORCE_COLOR is set."""
@@ -38,5 +41,5 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
     Console().print(table)
