@@ -35,6 +35,13 @@ def get_default_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--config", help="the config file (.py, .toml, .json or .yaml)")
+    add_rank_options(parser)
+    parser.add_argument("--backend", default="nccl", help="torch's backend: nccl on GPUs, gloo on CPUs")
+    return parser
+
+
+def add_rank_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which a process that is started by hand is told who it is."""
     parser.add_argument("--host", type=_read("host"), help="rank 0's name or address")
     parser.add_argument("--port", type=_read("port"), help="the port at which rank 0 listens")
     parser.add_argument("--world_size", "--world-size", type=_read("world_size"), help="how many processes there are")
@@ -42,8 +49,6 @@ def get_default_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--local_rank", "--local-rank", type=_read("local_rank"), help="this process among those of its node, from 0"
     )
-    parser.add_argument("--backend", default="nccl", help="torch's backend: nccl on GPUs, gloo on CPUs")
-    return parser
 
 
 def _read(field: str) -> Callable[[str], Any]:

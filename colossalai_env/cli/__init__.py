@@ -15,6 +15,7 @@ from colossalai_env.errors import ColossalaiEnvError
 
 COMMANDS: Mapping[str, str] = {
     "explain": "who this process is in its job, who says so, and why not the others",
+    "check": "whether this launch works: run it in place of the training script, under the launcher",
     "doctor": "whether this machine lets ranks meet: versions, devices, names, limits",
     "plugins": "the resolvers that are installed, what they read, and what is disabled or broken",
 }

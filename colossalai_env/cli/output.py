@@ -22,7 +22,7 @@ def show_json(document: object) -> None:
 
 def show_text(text: str) -> None:
     """Print a text as it is."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.write(f"{text}\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -34,6 +34,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for row in (columns, *rows)
         )
         show_text("\n".join(lines))
+        show_text("")
         return
     from rich.console import Console
     from rich.table import Table

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .bed import HEAD, ROOT, Bed, Ran
-from .groups import GROUPS, OMPI3, Group
+from .groups import GROUPS, HYDRA3, OMPI3, Group
 from .launch import LABELS, MPI, agents, command
 from .slurm import Slurm
 
@@ -79,6 +79,26 @@ def test_the_forms_of_the_launch_page_train_over_hosts(
     resolver = {"from_slurm.py": "slurm", "from_openmpi.py": "openmpi"}[script]
     losses = re.findall(rf"3 processes, {resolver}: loss ([\d.]+)", ran.out)
     assert [float(loss) < 0.1 for loss in losses] == [True]
+
+
+@pytest.mark.parametrize(("kind", "options"), [("srun", "-N3 -n4 --exclusive"), ("mpich", HYDRA3)])
+def test_the_check_draws_the_map_of_a_job_over_hosts(bed: Bed, kind: str, options: str) -> None:
+    drawn = bed.folder / f"{kind}.svg"
+    program = [str(Path(sys.executable).parent / "colossalai-env"), "check", "--largest", "512", "--svg", str(drawn)]
+    ran = bed.run(HEAD, command(bed, kind, options, program))
+    assert ran.code == 0, f"{ran.out}\n{ran.err}"
+    for host in ("gpu-a01", "gpu-a02", "gpu-b07"):
+        assert re.search(rf"\d +{host} +\d", ran.out)
+        assert host in drawn.read_text()
+    assert ran.out.count("All ranks met, and their sums are right.") == 1
+
+
+def test_the_check_of_a_launch_without_a_rank_ends_everywhere(bed: Bed) -> None:
+    words = ["sh", "-c", f"test $SLURM_PROCID = 1 || {sys.executable} -m colossalai_env check --timeout 4"]
+    ran = bed.run(HEAD, command(bed, "srun", "-N3 -n3 --exclusive", words))
+    assert ran.code == 1
+    for rank in (0, 2):
+        assert re.search(rf"^ *{rank}: MissingRanks: rank\(s\) 1 of 3 did not come", ran.err, re.MULTILINE)
 
 
 def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:

@@ -1,0 +1,188 @@
+"""The map of a job: its nodes, their ranks and devices, what is odd about them, and how fast they talk; pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from colossalai_env.reply import ranges
+
+SKEW = 1.0
+"""Seconds between two hosts' clocks from which they are worth a word."""
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """One rank, as it describes itself."""
+
+    rank: int
+    host: str
+    node_rank: int
+    local_rank: int
+    device: str
+    """torch's name for it, such as ``cuda:3``."""
+    model: str
+    """What the device calls itself, such as ``NVIDIA H100``."""
+    accelerators: int
+    """How many accelerators the process sees."""
+    cpus: int
+    """How many cores it may use."""
+    threads: int
+    """How many threads torch uses in it."""
+    clock: float
+    """Seconds since the epoch, read when all ranks had met."""
+
+
+@attrs.frozen
+class Sample:
+    """How long an all_reduce of some bytes takes, in seconds."""
+
+    size: int
+    seconds: float
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second as the caller sees them."""
+        return self.size / self.seconds
+
+    def bus_bandwidth(self, world_size: int) -> float:
+        """Bytes per second over the slowest link, if the ranks form a ring: each byte crosses it 2(n-1)/n times."""
+        return self.bandwidth * 2 * (world_size - 1) / world_size
+
+
+@attrs.frozen
+class Node:
+    """The ranks that run on one node."""
+
+    number: int
+    host: str
+    members: tuple[Member, ...]
+    marks: tuple[str, ...]
+    """What is odd about it."""
+
+    @property
+    def ranks(self) -> str:
+        """Its ranks, as people write them."""
+        return ranges(member.rank for member in self.members)
+
+    @property
+    def devices(self) -> str:
+        """Its devices, each kind with its numbers and its model."""
+        kinds: dict[tuple[str, str], list[int]] = {}
+        for member in self.members:
+            kind, _, index = member.device.partition(":")
+            kinds.setdefault((kind, member.model), []).extend([int(index)] if index else [])
+        return ", ".join(
+            f"{kind}{':' + ranges(found) if found else ''}{f' ({model})' if model else ''}"
+            for (kind, model), found in kinds.items()
+        )
+
+
+@attrs.frozen(kw_only=True)
+class JobMap:
+    """A job that has met."""
+
+    backend: str
+    resolver: str
+    endpoint: str
+    versions: str
+    members: tuple[Member, ...]
+    samples: tuple[Sample, ...] = ()
+    failures: tuple[str, ...] = ()
+    """What is wrong, beyond what is odd."""
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        return len(self.members)
+
+    @property
+    def title(self) -> str:
+        """The job in one line."""
+        nodes = len({member.node_rank for member in self.members})
+        ranks = f"{self.world_size} rank{'s' if self.world_size > 1 else ''}"
+        return f"{ranks} on {nodes} node{'s' if nodes > 1 else ''}, {self.backend}, by {self.resolver}"
+
+    def nodes(self) -> Iterator[Node]:
+        """Return the nodes in order, each with what is odd about it."""
+        found: dict[int, list[Member]] = {}
+        for member in sorted(self.members, key=lambda member: member.rank):
+            found.setdefault(member.node_rank, []).append(member)
+        usual = Counter(len(members) for members in found.values()).most_common(1)[0][0]
+        clock = _median([member.clock for member in self.members])
+        for number, members in sorted(found.items()):
+            yield Node(number, members[0].host, tuple(members), tuple(_marks(members, usual, clock)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the map as plain values; sizes in bytes, times in seconds, bandwidths in bytes per second."""
+        return {
+            "world_size": self.world_size,
+            "backend": self.backend,
+            "resolver": self.resolver,
+            "endpoint": self.endpoint,
+            "versions": self.versions,
+            "nodes": [
+                {
+                    "node_rank": node.number,
+                    "host": node.host,
+                    "marks": list(node.marks),
+                    "ranks": [attrs.asdict(member) for member in node.members],
+                }
+                for node in self.nodes()
+            ],
+            "all_reduce": [
+                {
+                    "bytes": sample.size,
+                    "seconds": sample.seconds,
+                    "bandwidth": sample.bandwidth,
+                    "bus_bandwidth": sample.bus_bandwidth(self.world_size),
+                }
+                for sample in self.samples
+            ],
+            "failures": list(self.failures),
+        }
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _marks(members: Sequence[Member], usual: int, clock: float) -> Iterator[str]:
+    if len(members) != usual:
+        yield f"{len(members)} rank{'s' if len(members) > 1 else ''} here, most nodes have {usual}"
+    idle = [member for member in members if member.device.startswith("cpu") and member.accelerators]
+    if idle:
+        yield f"rank(s) {ranges(member.rank for member in idle)} on the CPU beside accelerators"
+    threads, cpus = sum(member.threads for member in members), max(member.cpus for member in members)
+    if len(members) > cpus:
+        yield f"{len(members)} ranks share {cpus} core{'s' if cpus > 1 else ''}"
+    elif threads > cpus and len(members) > 1:
+        yield f"{threads} threads on {cpus} cores: set OMP_NUM_THREADS={cpus // len(members)}"
+    skew = members[0].clock - clock
+    if abs(skew) > SKEW:
+        yield f"its clock is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+
+
+def amount(size: float) -> str:
+    """Write a number of bytes: ``8 B``, ``32 KiB``, ``64 MiB``."""
+    unit = 0
+    while size >= 1024 and unit < 3:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.4g} {('B', 'KiB', 'MiB', 'GiB')[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time: ``18 µs``, ``2.5 ms``, ``1.2 s``."""
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def rate(per_second: float) -> str:
+    """Write a bandwidth: ``1.25 GB/s``, ``310 MB/s``, ``4.2 kB/s``; decimal, as links are sold."""
+    for factor, unit in ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")):
+        if per_second >= factor:
+            return f"{per_second / factor:.3g} {unit}"
+    return f"{per_second / 1e3:.3g} kB/s"
