@@ -3,7 +3,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check docs format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## four processes under torchrun train together, then the same script alone
@@ -20,6 +20,9 @@ check: .venv/ready ## format, lint, types and the direction of imports
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+docs: .venv/ready ## build the pages into docs/_build; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+
 docs/reference/launchers.md: .venv/ready $(wildcard plugins/*/*.py colossalai_env/testing/recorded/*) ## generate the launchers' page
 	$(BIN)/python docs/launchers.py > $@
 
@@ -28,11 +31,11 @@ format: .venv/ready ## put the code into shape
 	$(BIN)/ruff check --fix
 
 clean: ## forget what was set up
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[testing,examples,development]'
+	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[testing,examples,docs,development]'
 	@touch $@
 
 # Each MPI brings its own mpiexec, so each lives in a place of its own.

@@ -1,26 +1,48 @@
 """Writes docs/reference/launchers.md from the resolvers' tables and the recorded launches."""
 
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
-from colossalai_env import Environ
+from colossalai_env import ColossalaiEnvError, Environ, resolve
 from colossalai_env.registry import resolvers
 from colossalai_env.resolver import Derived, Resolver, Row
-from colossalai_env.testing import captures
+from colossalai_env.testing import Capture, Task, captures
 
 NAMES = {
-    "srun": "Slurm",
-    "openmpi4": "Open MPI 4.1",
-    "openmpi5": "Open MPI 5",
-    "mpich": "MPICH",
-    "impi": "Intel MPI",
-    "torchrun": "torchrun",
+    "Intel MPI": r"impi|Intel",
+    "MPICH": r"mpich|MPICH",
+    "Open MPI": r"openmpi|Open MPI",
+    "torchrun": r"torch",
+    "Slurm": r"srun|slurm",
 }
+"""Names for people, and how the launchers of the recordings are told."""
+
+INTRO = """\
+# What is read of each launcher
+
+For each launcher: how it is recognised, which variables each field of `DistSpec` is read from, what else it sets, and
+what it does not say. This page is generated from the resolvers' tables and from launches that were recorded with the
+real launchers.
+"""
+
+FOUND_OUT = "found out when the ranks meet"
+
+
+def won() -> Iterator[tuple[str, Task]]:
+    """Return the recorded tasks, each with the name of the resolver that knows it."""
+    for capture in captures():
+        for task in capture.tasks:
+            try:
+                yield resolve(env=task.variables, argv=task.argv).resolver, task
+            except ColossalaiEnvError:  # noqa: PERF203 - places that are no world are recorded too
+                continue
 
 
 def read(row: Row) -> str:
-    """Say which variables a row reads, and by which rule."""
-    names = ", ".join(f"`{' or '.join(item.names)}`" for item in row.inputs())
+    """Say which variables a row reads, by which rule, and whether they have to be there."""
+    names = ", ".join(" or ".join(f"`{name}`" for name in item.names) for item in row.inputs())
     rule = f", by `{row.function.__name__}`" if isinstance(row, Derived) else ""
     if row.required is True:
         return names + rule
@@ -28,48 +50,89 @@ def read(row: Row) -> str:
     return f"{names}{rule} (required {when})" if row.required else f"{names}{rule} (may be absent)"
 
 
-def section(resolver: Resolver) -> list[str]:
-    """Describe one resolver."""
+def value(row: Row, task: Task | None) -> str:
+    """Show what the row's variables held in a recorded task."""
+    names = [name for item in row.inputs() for name in item.names]
+    texts = [task.variables[name] for name in names if name in task.variables] if task else []
+    return ", ".join(f"`{text}`" for text in dict.fromkeys(texts))
+
+
+def telling(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
+    """Rate a recorded task as an example: most is said, nothing out of the ordinary, not rank 0."""
+    inputs = [
+        (name in task.variables, item.required) for _, row in rows for item in row.inputs() for name in item.names
+    ]
+    usual = sum(there for there, required in inputs if required) - sum(
+        there for there, required in inputs if not required
+    )
+    return usual, task.truth["rank"]
+
+
+def unsaid(resolver: Resolver) -> Iterator[str]:
+    """Say of each field that the launcher's variables do not tell, how it is known all the same."""
     said = dict(resolver.rows())
-    silent = [name for name in ("local_rank", "local_world_size", "node_rank", "num_nodes", "host") if name not in said]
-    ways = ", ".join(way.name for way in resolver.locate)
+    for field in ("local_rank", "local_world_size", "node_rank", "num_nodes"):
+        if field not in said:
+            yield f"- `{field}`: {FOUND_OUT}"
+    if "host" not in said or resolver.locate:
+        ways = ", ".join(f"`{way.name}`" for way in resolver.locate)
+        where = "`host`, where the variables lead to none: " if "host" in said else "`host`: "
+        yield f"- {where}the launcher is asked ({ways}), unless all ranks are on one node or `MASTER_ADDR` says it"
+    if "port" not in said:
+        yield "- `port`: from the job id, unless `MASTER_PORT` says it"
+
+
+def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
+    """Describe one resolver."""
+    rows = list(resolver.rows())
+    example = max(tasks, key=lambda task: telling(rows, task), default=None)
+    always = set[str].intersection(*(set(task.variables) for task in tasks)) if tasks else set[str]()
+    others = ", ".join(f"`{name}`" for name in sorted(always.difference(resolver.variables())))
     return [
         f"## {resolver.name}",
         "",
         (resolver.doc or "").strip(),
         "",
-        "| field | read from |",
-        "|---|---|",
-        *(f"| {field} | {read(row)} |" for field, row in said.items()),
-        "",
         f"Recognised when: {(resolver.present.__doc__ or '').strip()}",
         "",
-        f"Not said by its variables: {', '.join(silent) or 'nothing'}."
-        + (f" Ways to ask for rank 0's host: {ways}." if ways else ""),
+        "| field | read from | for example |" if example else "| field | read from |",
+        "|---|---|---|" if example else "|---|---|",
+        *(
+            f"| `{field}` | {read(row)} | {value(row, example)} |" if example else f"| `{field}` | {read(row)} |"
+            for field, row in rows
+        ),
         "",
+        *(
+            [f"Set in each of {len(tasks)} recorded processes, and no field is read from it: {others}.", ""]
+            if others
+            else []
+        ),
+        *(["Not said:", "", *unsaid(resolver), ""] if list(unsaid(resolver)) else ["Everything is said.", ""]),
     ]
+
+
+def launcher(capture: Capture) -> tuple[str, str]:
+    """Name a recorded launch's launcher and its version."""
+    name = next(name for name, pattern in NAMES.items() if re.search(pattern, capture.launcher))
+    return name, re.findall(r"\d+(?:\.\d+)+", capture.version)[0]
 
 
 def recorded() -> list[str]:
-    """Count the recorded launches and their tasks."""
-    launches: Counter[tuple[str, str]] = Counter()
+    """Count the recorded launches and their processes."""
+    launches = Counter(launcher(capture) for capture in captures())
     tasks: Counter[tuple[str, str]] = Counter()
     for capture in captures():
-        key = NAMES.get(capture.launcher, capture.launcher), capture.version
-        launches[key] += 1
-        tasks[key] += len(capture.tasks)
-    rows = [
-        f"| {name} | {version} | {launches[name, version]} | {tasks[name, version]} |"
-        for name, version in sorted(launches)
-    ]
-    total = f"| all | | {sum(launches.values())} | {sum(tasks.values())} |"
+        tasks[launcher(capture)] += len(capture.tasks)
+    rows = [f"| {name} | {version} | {count} | {tasks[name, version]} |" for (name, version), count in launches.items()]
     return [
         "## Recorded launches",
         "",
-        "| launcher | version | launches | tasks |",
+        "`colossalai_env.testing.captures()` returns them. Some nest, such as torchrun in srun.",
+        "",
+        "| launcher | version | launches | processes |",
         "|---|---|---|---|",
-        *rows,
-        total,
+        *sorted(rows),
+        f"| all | | {sum(launches.values())} | {sum(tasks.values())} |",
         "",
     ]
 
@@ -77,9 +140,10 @@ def recorded() -> list[str]:
 def page() -> str:
     """Return the whole page."""
     found = [item.resolver for item in resolvers(Environ()) if isinstance(item.resolver, Resolver)]
-    lines = ["# What is read of each launcher", "", "This page is generated from the resolvers' tables.", ""]
+    tasks = list(won())
+    lines = [INTRO]
     for resolver in found:
-        lines += section(resolver)
+        lines += section(resolver, [task for name, task in tasks if name == resolver.name])
     return "\n".join([*lines, *recorded()])
 
 

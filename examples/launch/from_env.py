@@ -1,0 +1,10 @@
+"""Started by any launcher, or by hand."""
+
+from pathlib import Path
+
+from training import train
+
+import colossalai_env
+
+with colossalai_env.init_from_env(config=Path(__file__).with_name("config.py"), seed=1024) as job:
+    train(job)
