@@ -93,7 +93,9 @@ def test_the_commands_of_the_tutorial_train(block: Block, tmp_path: Path) -> Non
             first, *words = line.replace("29500", port).replace("gpu-a01", "127.0.0.1").split()
             words = [sys.executable if word == "python" else word for word in words]
             processes.start([*starters[first], *words], env, folder)
-        assert_trained(block, processes.wait())
+        ended = processes.wait()
+    assert not any(process.code for process in ended), ended
+    assert_trained(block, "".join(process.out for process in ended))
 
 
 def test_the_launchers_page_is_the_generators() -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import attrs
 
-from tests.processes import Ended
-
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "examples" / "launch"
 """The folder in which the tutorial's commands are typed."""
@@ -43,8 +41,7 @@ def blocks() -> list[Block]:
     ]
 
 
-def assert_trained(block: Block, ended: list[Ended]) -> None:
-    """Hold what the processes of a block printed against what they were to do."""
-    assert not any(process.code for process in ended), ended
-    said = [told for process in ended for told in re.findall(r"(\d+) processes, [a-z-]+: loss ([\d.]+)", process.out)]
-    assert [(int(size), float(loss) < 0.1) for size, loss in said] == [(block.size, True)], ended
+def assert_trained(block: Block, printed: str) -> None:
+    """Hold what the processes of a block printed against what they were to do: one of them tells a small loss."""
+    said = re.findall(r"(\d+) processes, [a-z-]+: loss ([\d.]+)", printed)
+    assert [(int(size), float(loss) < 0.1) for size, loss in said] == [(block.size, True)], printed

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.tutorial import SCRIPTS, Block, assert_trained, blocks
+
 from .bed import HEAD, ROOT, Bed, Ran
 from .groups import GROUPS, HYDRA3, OMPI3, Group
 from .launch import LABELS, MPI, agents, command
@@ -99,6 +101,15 @@ def test_the_check_of_a_launch_without_a_rank_ends_everywhere(bed: Bed) -> None:
     assert ran.code == 1
     for rank in (0, 2):
         assert re.search(rf"^ *{rank}: MissingRanks: rank\(s\) 1 of 3 did not come", ran.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block.starter == "srun"], ids=str)
+def test_the_slurm_commands_of_the_tutorial_train(bed: Bed, block: Block) -> None:
+    for line in block.lines:
+        words = [sys.executable if word == "python" else word for word in line.split()]
+        ran = bed.run(HEAD, [str(SCRIPTS / word) if word.endswith(".py") else word for word in words])
+        assert ran.code == 0, f"{ran.out}\n{ran.err}"
+        assert_trained(block, ran.out)
 
 
 def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:
