@@ -36,9 +36,8 @@ class Block:
 def blocks() -> list[Block]:
     """Return all blocks of commands of the tutorial."""
     page = (ROOT / "docs/tutorial/launch.md").read_text()
-    return [
-        Block(tuple(text.splitlines())) for text in re.findall(r"^```bash\n(.*?)\n```", page, re.DOTALL | re.MULTILINE)
-    ]
+    found = re.findall(r"^```bash\n(.*?)\n```", page, re.DOTALL | re.MULTILINE)
+    return [Block(tuple(re.sub(r" \\\n *", " ", text).splitlines())) for text in found]
 
 
 def assert_trained(block: Block, printed: str) -> None:
