@@ -14,6 +14,7 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import colossalai_env
 from colossalai_env import ColossalaiEnvError, errors, hookspecs, testing
+from colossalai_env.cli import COMMANDS, parser_of
 from tests.processes import LAUNCHERS, TORCHRUN, Processes, free_port, run
 from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
 
@@ -58,6 +59,16 @@ def test_every_variable_has_its_section_and_no_other() -> None:
     used = {name for source in sources for name in re.findall(r"COLOSSALAI_ENV_[A-Z_]*[A-Z]", source)}
     sections = re.findall(r"^## (COLOSSALAI_ENV_\w+)", (DOCS / "reference/variables.md").read_text(), re.MULTILINE)
     assert set(sections) == used
+
+
+def test_every_command_and_option_has_its_words() -> None:
+    common, *sections = re.split(r"^## (.*)", (DOCS / "reference/command-line.md").read_text(), flags=re.MULTILINE)
+    told = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert set(COMMANDS) - set(told) == set()
+    for command in COMMANDS:
+        options = set(re.findall(r"--[a-z][a-z-]*", parser_of(command).format_usage()))
+        assert "--json" in options
+        assert {option for option in options if f"`{option}" not in common + told[command]} == set(), command
 
 
 def as_printed(example: Example) -> str | None:
