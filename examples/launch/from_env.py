@@ -6,5 +6,6 @@ from training import train
 
 import colossalai_env
 
-with colossalai_env.init_from_env(config=Path(__file__).with_name("config.py"), seed=1024) as job:
+config = Path(__file__).with_name("config.py")
+with colossalai_env.init_from_env(config=config, seed=1024) as job:
     train(job)

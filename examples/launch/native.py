@@ -6,7 +6,12 @@ import colossalai_env as colossalai
 
 parser = colossalai.get_default_parser()
 args = parser.parse_args()
-config = args.config or {"SAMPLES": 256, "EPOCHS": 20, "BATCH": 16, "OPTIMIZER": {"lr": 0.1, "momentum": 0.9}}
+config = args.config or {
+    "SAMPLES": 256,
+    "EPOCHS": 20,
+    "BATCH": 16,
+    "OPTIMIZER": {"lr": 0.1, "momentum": 0.9},
+}
 job = colossalai.launch(
     config=config,
     rank=args.rank,
