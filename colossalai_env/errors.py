@@ -370,8 +370,8 @@ class Surplus(ColossalaiEnvError):
 
     def __str__(self) -> str:
         return (
-            f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process"
-            f"{where(None, self.here)} is one too many: start as many processes as the world size says, and unset "
+            f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process, "
+            f"{self.here}, is one too many: start as many processes as the world size says, and unset "
             "RANK, WORLD_SIZE and MASTER_PORT in processes that are started by a rank."
         )
 
