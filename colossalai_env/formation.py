@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .errors import LostRanks, RankFailed
-from .reply import Reply, replies_in
+from .reply import Reply, named, replies_in
 from .rollcall import Add, Await, Pause, Post, Protocol, Read, Watch
 
 TICK = 1.0
@@ -32,7 +32,7 @@ def forming(rank: int, watch: Watch, done: Callable[[float], bool]) -> Protocol[
             raise RankFailed(broken)
         if watch.left + MARGIN <= 0:
             late = yield from _not_in(rank)
-            names = ", ".join(map(str, late)) or "this rank"
+            names = named(late) or "this rank"
             sentence = f"{names} did not connect to the process group within {watch.timeout:.1f} s"
             yield Post({"broken": sentence})
             raise LostRanks(sentence)
@@ -41,7 +41,7 @@ def forming(rank: int, watch: Watch, done: Callable[[float], bool]) -> Protocol[
         if rank == 0 and ticks % PULSE == 0:
             still = yield from _without_pulse(pulses)
             if still:
-                sentence = f"{', '.join(map(str, still))} died or froze while the process group was made"
+                sentence = f"{named(still)} died or froze while the process group was made"
                 yield Post({"broken": sentence})
                 yield Add("parted", len(still))  # they will not say goodbye
                 raise LostRanks(sentence)

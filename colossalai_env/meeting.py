@@ -16,7 +16,7 @@ from .endpoint import Endpoint
 from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankFailed, RankZeroUnreachable, Stranger
 from .formation import failing, forming, parting
 from .progress import Waiting
-from .reply import Place, Reply, replies_in
+from .reply import Place, Reply, named, replies_in
 from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
 from .scout import Scout, Target, leave_word, listen, shown, stranger_at, turn_away
 from .spec import DistSpec
@@ -366,7 +366,7 @@ class Meeting:
             return self._lost(leading=False, problem=str(broken))
         if not lost:
             return None
-        return LostRanks(f"{', '.join(map(str, lost))} died or froze while the process group was made: {sentence}")
+        return LostRanks(f"{named(lost)} died or froze while the process group was made: {sentence}")
 
     def part(self) -> None:
         """Leave a group that failed; who serves the store waits a moment for the others to have read why."""

@@ -66,6 +66,16 @@ def ranges(ranks: Iterable[int]) -> str:
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
+def named(replies: Sequence[Reply]) -> str:
+    """Name some processes in full, and of many the others by rank alone."""
+    some = ", ".join(map(str, replies[:SOME]))
+    more = replies[SOME:]
+    return f"{some} and {len(more)} more (rank(s) {ranges(reply.rank for reply in more)})" if more else some
+
+
+SOME = 4
+"""How many processes are named in full."""
+
 AGREED = {"world_size": "world size", "backend": "backend", "torch": "torch version", "resolver": "resolver"}
 """What all ranks must say alike, and its name for people."""
 
@@ -102,8 +112,8 @@ def disagreement(replies: Sequence[Reply]) -> Disagreement | None:
             )
             odd = [reply for reply in replies if getattr(reply, field) != usual]
             others = ranges(reply.rank for reply in replies if getattr(reply, field) == usual)
-            said = "; ".join(f"{reply} says {getattr(reply, field)!r}" for reply in odd[:3])
-            more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+            said = "; ".join(f"{reply} says {getattr(reply, field)!r}" for reply in odd[:SOME])
+            more = f" and {len(odd) - SOME} more" if len(odd) > SOME else ""
             return Disagreement(
                 f"the ranks disagree on the {name}: {said}{more}; rank(s) {others} say {usual!r}: "
                 f"start all ranks with one {name}"
@@ -137,7 +147,7 @@ def missing(replies: Sequence[Reply], world_size: int, seconds: float, lost: Seq
     neighbours = ", ".join(f"rank {rank} on {here[rank]}" for rank in beside[:4])
     hosts = Counter(here.values())
     heard = ", ".join(f"{host} ({count})" for host, count in sorted(hosts.items())) or "no host"
-    gone = f"; answered and then lost: {', '.join(map(str, lost))}" if lost else ""
+    gone = f"; answered and then lost: {named(lost)}" if lost else ""
     return MissingRanks(
         f"rank(s) {runs} of {world_size} did not come within {seconds:.1f} s; neighbours: {neighbours or 'none'}; "
         f"heard from: {heard}{gone}: look at what the missing rank(s) said, and whether they were started"

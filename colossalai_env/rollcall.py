@@ -12,7 +12,7 @@ import attrs
 
 from . import errors
 from .errors import Disagreement, LostRanks, MissingRanks, RollCallFailed, Surplus
-from .reply import Place, Reply, missing, node_level, places, problem, replies_in
+from .reply import Place, Reply, missing, named, node_level, places, problem, replies_in
 
 BEAT = 0.5
 """Seconds between two looks of rank 0 at the replies while it waits."""
@@ -225,9 +225,7 @@ def leader(
         if late:
             failure = missing(replies, reply.world_size, watch.timeout, lost)
         elif lost:
-            failure = LostRanks(
-                f"{', '.join(map(str, lost))} answered and then died or froze: look at what was said there"
-            )
+            failure = LostRanks(f"{named(lost)} answered and then died or froze: look at what was said there")
     if failure is None:
         placed = places(replies)
         yield Post(

@@ -20,7 +20,18 @@ from colossalai_env import (
     SharedDevice,
     Surplus,
 )
-from colossalai_env.reply import Place, Reply, disagreement, missing, node_level, places, problem, ranges, replies_in
+from colossalai_env.reply import (
+    Place,
+    Reply,
+    disagreement,
+    missing,
+    named,
+    node_level,
+    places,
+    problem,
+    ranges,
+    replies_in,
+)
 from colossalai_env.rollcall import Add, Alive, Append, Await, Pause, Post, Protocol, Read, Watch, leader, member
 
 
@@ -47,6 +58,12 @@ def test_missing_ranks_are_named_with_neighbours_and_hosts() -> None:
     assert "rank(s) 2-3, 5-7 of 8 did not come within 3.0 s" in told
     assert "neighbours: rank 1 on n0, rank 4 on n2" in told
     assert "heard from: n0 (2), n2 (1)" in told
+
+
+def test_a_few_processes_are_named_in_full_and_more_by_rank() -> None:
+    assert named([reply(3)]) == "rank 3 (pid 103 on n1)"
+    told = named([reply(rank, 64) for rank in range(1, 64)])
+    assert told.endswith("rank 4 (pid 104 on n2) and 59 more (rank(s) 5-63)")
 
 
 def test_a_rank_held_twice_names_both_processes() -> None:

@@ -42,7 +42,7 @@ def svg(found: JobMap) -> str:
     for failure in found.failures:
         parts.append(_text(MARGIN, top + 14, failure, "wrong"))
         top += 22
-    if len(found.samples) > 1:
+    if found.world_size > 1 and len(found.samples) > 1:
         parts += _plots(found, top + 8)
         top += 300
     height = round(top + MARGIN - GAP)
