@@ -181,12 +181,17 @@ def _parsed(name: str, value: object) -> object:
         raise MalformedVariable("arguments", f"--{name}", value, str(expected)) from None
 
 
-def examine(environ: Environ, given: Mapping[str, Given], resolver: str | ResolverProtocol | None = None) -> Resolution:
-    """Ask the resolvers and decide; errors are kept, not raised."""
+def examine(
+    environ: Environ,
+    given: Mapping[str, Given],
+    resolver: str | ResolverProtocol | None = None,
+    among: Sequence[ResolverProtocol] | None = None,
+) -> Resolution:
+    """Ask the resolvers, those installed or `among` others, and decide; errors are kept, not raised."""
     candidates: tuple[Candidate, ...] = ()
     environ = _as_seen(environ, given)
     try:
-        candidates = _ask_all(environ)
+        candidates = _ask_all(environ, among)
         chosen = _choose(candidates, environ, resolver)
         candidates = candidates if chosen[0] in candidates else (*chosen, *candidates)
         return Resolution(candidates, _decide(chosen, environ, given))
@@ -212,13 +217,21 @@ def _reads(field: str, value: str | None) -> bool:
     return True
 
 
-def _ask_all(environ: Environ) -> tuple[Candidate, ...]:
-    asked = [
-        Candidate(item.resolver, item.plugin.distribution, _ask(item.resolver, environ, item.plugin.broken))
-        for item in resolvers(environ)
-    ]
+def _ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tuple[Candidate, ...]:
+    if among is not None:
+        asked = [_asked_by_caller(resolver, environ) for resolver in among]
+    else:
+        asked = [
+            Candidate(item.resolver, item.plugin.distribution, _ask(item.resolver, environ, item.plugin.broken))
+            for item in resolvers(environ)
+        ]
     single = SingleProcess()
     return (*asked, Candidate(single, "built in", single.resolve(environ)))
+
+
+def _asked_by_caller(resolver: ResolverProtocol, environ: Environ) -> Candidate:
+    answer = _ask(resolver, environ, lambda problem: BrokenPlugin(resolver.name, "the caller", problem))
+    return Candidate(resolver, "the caller", answer)
 
 
 def _ask(resolver: ResolverProtocol, environ: Environ, broken: Callable[[str], BrokenPlugin]) -> Answer:
@@ -236,8 +249,7 @@ def _choose(
 ) -> tuple[Candidate, ...]:
     """Narrow the candidates to the one that the caller or the environment names."""
     if resolver is not None and not isinstance(resolver, str):
-        answer = _ask(resolver, environ, lambda problem: BrokenPlugin(resolver.name, "the caller", problem))
-        chosen = Candidate(resolver, "the caller", answer)
+        chosen = _asked_by_caller(resolver, environ)
     else:
         name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)
         if name is None:

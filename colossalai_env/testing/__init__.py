@@ -1,7 +1,20 @@
-"""What tests of resolvers need: layouts of whole launches, and recorded environments of real ones."""
+"""The kit for authors of resolvers: launches, environments, recorded ones, and the contract of every resolver."""
 
 from .captures import Capture, Task, captures
+from .contract import BrokenLaw, ResolverContract
 from .layouts import Layout
-from .strategies import dist_specs, layouts
+from .strategies import dist_specs, host_lists, layouts
+from .surroundings import environs
 
-__all__ = ["Capture", "Layout", "Task", "captures", "dist_specs", "layouts"]
+__all__ = [
+    "BrokenLaw",
+    "Capture",
+    "Layout",
+    "ResolverContract",
+    "Task",
+    "captures",
+    "dist_specs",
+    "environs",
+    "host_lists",
+    "layouts",
+]

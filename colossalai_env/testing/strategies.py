@@ -1,6 +1,6 @@
-"""Hypothesis strategies for launches and for the specs of their ranks."""
+"""Hypothesis strategies for launches, for the specs of their ranks, and for lists of hosts."""
 
-from collections.abc import Callable
+from itertools import product
 
 from hypothesis import strategies as st
 
@@ -10,21 +10,41 @@ from .layouts import Layout
 
 HOSTS = st.from_regex(r"[a-z][a-z0-9]{0,7}(-[a-z0-9]{1,4}){0,2}", fullmatch=True)
 ADDRESSES = st.ip_addresses().map(str)
+TOKENS = st.text("abc0123-", min_size=1, max_size=12)
+"""Job ids without a form of their own."""
 
 
-def _block(counts: list[int]) -> list[int]:
-    return [node for node, count in enumerate(counts) for _ in range(count)]
+def _dealt(counts: list[int], plane: int) -> list[int]:
+    """Deal the ranks out in rounds of `plane`, to the nodes that still have room.
 
-
-def _cyclic(counts: list[int]) -> list[int]:
-    """Deal the ranks out in rounds, to the nodes that still have room: Slurm's cyclic, mpirun's --map-by node."""
-    return [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
+    A plane of 1 is Slurm's cyclic and mpirun's ``--map-by node``; a plane as large as the nodes is a block.
+    """
+    rounds = range(0, max(counts), plane)
+    return [
+        node for start in rounds for node, count in enumerate(counts) for _ in range(start, min(start + plane, count))
+    ]
 
 
 def _wrapped(counts: list[int]) -> list[int]:
     """Fill a first half of each node in order and then come back for the rest: Hydra's -ppn."""
     first = [(count + 1) // 2 for count in counts]
-    return _block(first) + _block([count - half for count, half in zip(counts, first, strict=True)])
+    rest = [count - half for count, half in zip(counts, first, strict=True)]
+    return [node for turn in (first, rest) for node, count in enumerate(turn) for _ in range(count)]
+
+
+def _placed(draw: st.DrawFn, counts: list[int]) -> list[int]:
+    order = draw(st.sampled_from(["block", "cyclic", "plane", "wrapped", "any"]))
+    if order == "wrapped":
+        return _wrapped(counts)
+    plane = {"cyclic": 1, "plane": 2}.get(order, max(counts))
+    placed = _dealt(counts, plane)
+    return draw(st.permutations(placed)) if order == "any" and len(placed) <= 64 else placed
+
+
+def _shuffled_local_ranks(draw: st.DrawFn, nodes: list[int]) -> tuple[int, ...]:
+    """Give the ranks of each node their local ranks in any order, as mpirun's rank files do."""
+    left = {node: draw(st.permutations(range(nodes.count(node)))) for node in dict.fromkeys(nodes)}
+    return tuple(left[node].pop(0) for node in nodes)
 
 
 @st.composite
@@ -34,7 +54,11 @@ def layouts(
     job_ids: st.SearchStrategy[str | None] | None = None,
     agent_store: st.SearchStrategy[bool] | None = None,
 ) -> Layout:
-    """Draw a launch of up to `max_ranks`: even or uneven nodes, in block, cyclic, wrapped or any other order."""
+    """Draw a launch of up to `max_ranks`: even or uneven nodes; in block, cyclic, plane, wrapped or any other order.
+
+    Local ranks follow the order of the ranks, or not. `job_ids` draws the launch's token, `agent_store`
+    whether the launcher serves the store; without them there is neither.
+    """
     nodes = draw(st.integers(1, min(64, max_ranks)))
     most = max(1, max_ranks // nodes)
     counts = draw(
@@ -43,10 +67,8 @@ def layouts(
             st.lists(st.integers(1, most), min_size=nodes, max_size=nodes),
         )
     )
-    orders: list[Callable[[list[int]], list[int]]] = [_block, _cyclic, _wrapped]
-    placed = draw(st.sampled_from(orders))(counts)
-    if len(placed) <= 64 and draw(st.booleans()):
-        placed = draw(st.permutations(placed))
+    placed = _placed(draw, counts)
+    shuffled = len(placed) <= 64 and draw(st.booleans())
     hosts = draw(st.lists(st.one_of(HOSTS, ADDRESSES), min_size=1, max_size=3, unique=True))
     names = [*hosts, *(f"node{index}" for index in range(nodes))][:nodes]
     return Layout(
@@ -55,11 +77,54 @@ def layouts(
         port=draw(st.integers(1, 65535)),
         job_id=draw(job_ids if job_ids is not None else st.none()),
         agent_store=draw(agent_store if agent_store is not None else st.just(value=False)),
+        local_ranks=_shuffled_local_ranks(draw, placed) if shuffled else None,
     )
 
 
 @st.composite
 def dist_specs(draw: st.DrawFn, max_ranks: int = 4096) -> DistSpec:
-    """Draw the spec of one rank of a launch, with all fields filled and consistent."""
-    layout = draw(layouts(max_ranks, job_ids=st.text("abc0123./", min_size=1, max_size=12)))
+    """Draw the spec of one rank of a launch, with all fields filled and consistent.
+
+    So does ``st.from_type(DistSpec)`` once this package is imported.
+    """
+    layout = draw(layouts(max_ranks, job_ids=TOKENS))
     return layout.spec(draw(st.integers(0, layout.world_size - 1)))
+
+
+st.register_type_strategy(DistSpec, dist_specs())
+
+_Expanded = tuple[str, list[str]]
+
+
+@st.composite
+def _brackets(draw: st.DrawFn) -> _Expanded:
+    """Draw a bracket of ranges, each padded as its first number is, and all that it stands for."""
+    texts: list[str] = []
+    numbers: list[str] = []
+    for _ in range(draw(st.integers(1, 3))):
+        low, span, width = draw(st.integers(0, 120)), draw(st.integers(0, 12)), draw(st.integers(1, 4))
+        texts.append(f"{low:0{width}}" + (f"-{low + span:0{width}}" if span else ""))
+        numbers += [f"{number:0{width}}" for number in range(low, low + span + 1)]
+    return f"[{','.join(texts)}]", numbers
+
+
+@st.composite
+def _terms(draw: st.DrawFn) -> _Expanded:
+    names = st.from_regex(r"[a-z][a-z-]{0,4}[a-z]", fullmatch=True)
+    parts: list[_Expanded] = []
+    for turn in range(draw(st.integers(0, 2))):
+        name = draw(names) if turn == 0 else "x"
+        parts += [(name, [name]), draw(_brackets())]
+    last = draw(st.sampled_from(["", "-ib"])) if parts else draw(names)
+    parts.append((last, [last]))
+    return "".join(text for text, _ in parts), ["".join(words) for words in product(*(words for _, words in parts))]
+
+
+@st.composite
+def host_lists(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
+    """Draw a list of hosts as schedulers write it, such as ``gpu-a[01-02,07],rack[1-2]n[9-10]-ib``, and its expansion.
+
+    Hosts come in the order given, and a name's last bracket runs fastest.
+    """
+    terms = draw(st.lists(_terms(), min_size=1, max_size=4))
+    return ",".join(text for text, _ in terms), tuple(host for _, hosts in terms for host in hosts)

@@ -31,6 +31,18 @@ from .tasks import TaskCounts
 
 JOB, STEP = ("SLURM_JOB_ID", "SLURM_JOBID"), "SLURM_STEP_ID"
 SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NPROCS", "SLURM_NTASKS")
+WITNESSED = (
+    "SLURM_NODEID",
+    "SLURM_LOCALID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_STEP_NUM_NODES",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURMD_NODENAME",
+    "SLURM_GTIDS",
+)
+"""What is compared in order to tell a step from what another one left behind."""
+
 FIRST_SPECIAL_STEP = 4294967290
 """Slurm numbers its interactive, batch and extern steps from here (slurm.h: SLURM_INTERACTIVE_STEP = 0xfffffffa)."""
 
@@ -55,7 +67,7 @@ def genuine_step(environ: Environ) -> NotMine | None:
     if "SLURM_PROCID" in environ:
         leak = _contradiction(environ)
         if leak:
-            return _one_process(environ, f"the SLURM_STEP variables are another job's, for {leak}")
+            return _one_process(environ, f"the SLURM_STEP variables are another job's, for {leak}", WITNESSED)
     return None
 
 
@@ -72,13 +84,13 @@ def _without_job(environ: Environ) -> NotMine | None:
     return NotMine(f"no {JOB[0]}")
 
 
-def _one_process(environ: Environ, place: str) -> NotMine | None:
+def _one_process(environ: Environ, place: str, shown: tuple[str, ...] = ()) -> NotMine | None:
     """Take the place for a single process where one task was asked for; refuse it where several were."""
     tasks = _number(environ, "SLURM_NTASKS") or _number(environ, "SLURM_NPROCS")
     nodes, per_node = _number(environ, "SLURM_NNODES"), _number(environ, "SLURM_NTASKS_PER_NODE")
     if (tasks or (nodes or 1) * (per_node or 1)) == 1:
         return NotMine(f"{place}, for one task")
-    found = environ.found((*JOB[:1], STEP, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES"))
+    found = environ.found((*JOB[:1], STEP, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES", *shown))
     raise NotAWorld("slurm", f"{place}, though several tasks were asked for", found, ADVICE)
 
 
@@ -106,7 +118,7 @@ def _contradiction(environ: Environ) -> str | None:  # noqa: PLR0911 - one witne
         return None  # the table's own rows say which of them is malformed
     here, ids, job_nodes = environ.get("SLURMD_NODENAME"), environ.get("SLURM_GTIDS"), environ.get("SLURM_NNODES")
     if node >= nodes or len(names) != nodes or len(tasks) != nodes or tasks.total != size:
-        return "SLURM_NODEID, SLURM_STEP_NODELIST, _TASKS_PER_NODE, _NUM_NODES and _NUM_TASKS disagree"
+        return "SLURM_NODEID and the SLURM_STEP variables disagree"
     if here is not None and names[node] != here:
         return f"SLURM_STEP_NODELIST has {names[node]!r} at SLURM_NODEID, and SLURMD_NODENAME is {here!r}"
     if job_nodes is not None and job_nodes.isdecimal() and int(job_nodes) < nodes:

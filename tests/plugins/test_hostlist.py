@@ -10,6 +10,8 @@ from colossalai_env_slurm.tasks import TaskCounts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colossalai_env.testing import host_lists
+
 HANDMADE = {
     "gpu-a[01-02],gpu-b07,rack1-n[9-10],rack2-n010": [
         "gpu-a01",
@@ -46,33 +48,20 @@ def test_what_is_no_list_is_refused_with_an_example(text: str) -> None:
         list(HostList.parse(text))
 
 
-def _range(low: int, span: int, width: int) -> str:
-    return f"{low:0{width}}" if span == 0 else f"{low:0{width}}-{low + span:0{width}}"
-
-
-RANGES = st.builds(_range, st.integers(0, 120), st.integers(0, 12), st.integers(1, 4))
-BRACKETS = st.lists(RANGES, min_size=1, max_size=3).map(lambda ranges: f"[{','.join(ranges)}]")
-NAMES = st.from_regex(r"[a-z][a-z-]{0,4}[a-z]", fullmatch=True)
-TERMS = st.one_of(
-    NAMES,
-    st.builds("{}{}{}".format, NAMES, BRACKETS, st.sampled_from(["", "-ib"])),
-    st.builds("{}{}x{}{}".format, NAMES, BRACKETS, BRACKETS, st.sampled_from(["", "s"])),
-)
-LISTS = st.lists(TERMS, min_size=1, max_size=4).map(",".join)
-
-
-@given(LISTS)
-def test_it_reads_what_two_other_readers_read(text: str) -> None:
+@given(host_lists())
+def test_it_reads_what_is_meant_and_what_two_other_readers_read(drawn: tuple[str, tuple[str, ...]]) -> None:
+    text, meant = drawn
     hosts = list(HostList.parse(text))
+    assert hosts == list(meant)
     hostlist: Any = import_module("hostlist")
     assert hosts == hostlist.expand_hostlist(text, allow_duplicates=True)
     if "0" not in text:  # ClusterShell takes 08 and 8 in one list for one width
         assert set(hosts) == set(NodeSet(text))
 
 
-@given(LISTS)
-def test_any_host_is_found_without_the_others(text: str) -> None:
-    hosts = HostList.parse(text)
+@given(host_lists())
+def test_any_host_is_found_without_the_others(drawn: tuple[str, tuple[str, ...]]) -> None:
+    hosts = HostList.parse(drawn[0])
     assert [hosts[index] for index in range(len(hosts))] == list(hosts)
     assert hosts[-1] == list(hosts)[-1]
     with pytest.raises(IndexError):
