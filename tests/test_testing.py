@@ -1,15 +1,22 @@
 """The kit: what its strategies draw, how launches are replayed and played."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import attrs
 import pytest
+from colossalai_env_cli import CLI_ARGS
+from colossalai_env_hydra import HYDRA
 from colossalai_env_slurm import SLURM
+from colossalai_env_torch import TORCH
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from colossalai_env import Claim, DistSpec, NotMine, Unusable
-from colossalai_env.testing import Layout, environs, layouts
+from colossalai_env import Claim, DistSpec, Layer, NotMine, Resolver, Unusable, var
+from colossalai_env.testing import BrokenLaw, Capture, Layout, captures, environs, launch_as, layouts, replay
+from tests.processes import free_port
 
 
 @given(st.from_type(DistSpec))
@@ -54,3 +61,85 @@ def test_hypothesis_and_pytest_start_without_this_library() -> None:
 def test_the_kit_imports_neither_torch_nor_pytest() -> None:
     program = "import colossalai_env.testing, sys; sys.exit(bool({'torch', 'numpy', 'pytest'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def capture(name: str) -> Capture:
+    return next(capture for capture in captures() if capture.scenario == name)
+
+
+def test_a_replayed_launch_is_the_specs_of_its_ranks() -> None:
+    specs = replay(HYDRA, capture("impi_wrapped"))
+    assert [spec.rank for spec in sorted(specs, key=lambda spec: spec.rank)] == list(range(6))
+
+
+def test_a_lie_about_a_recorded_launch_is_told_with_task_field_and_truth() -> None:
+    liar = attrs.evolve(HYDRA, local_rank=HYDRA.rank)
+    with pytest.raises(BrokenLaw, match=r"hydra: .*task \d of impi_wrapped, on gpu-"):
+        replay(liar, capture("impi_wrapped"))
+
+
+def test_a_place_that_is_no_world_must_be_refused() -> None:
+    refused = next(one for one in captures() if "several tasks were asked for" in one.tasks[0].truth.get("why", ""))
+    assert replay("slurm", refused) == ()
+    number = var("SLURM_JOB_ID", read=lambda _: 0)
+    eager = Resolver(
+        name="eager", layer=Layer.STEP, present="SLURM_JOB_ID", rank=number, world_size=var("SLURM_NTASKS")
+    )
+    with pytest.raises(BrokenLaw, match="is no world"):
+        replay(eager, refused)
+
+
+TWO_NODES = Layout(("gpu-a01", "gpu-a02"), (0, 1, 0, 1))
+WHO = "import json, colossalai_env as c; s = c.resolve(); print(json.dumps([s.rank, s.local_rank, s.host, s.resolver]))"
+
+
+@pytest.mark.parametrize(
+    ("resolver", "job_id", "host"),
+    [
+        (SLURM, "7.0", "127.0.0.1"),
+        (TORCH, "bed/0", "127.0.0.1"),
+        (HYDRA, "u", "127.0.0.1"),
+        (CLI_ARGS, None, "127.0.0.1"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_processes_are_started_as_the_launcher_would(resolver: Resolver, job_id: str | None, host: str) -> None:
+    ended = launch_as(resolver, attrs.evolve(TWO_NODES, job_id=job_id), [sys.executable, "-c", WHO])
+    assert [one.code for one in ended] == [0] * 4, ended
+    told = [json.loads(one.out) for one in ended]
+    assert told == [[rank, local, host, resolver.name] for rank, local in enumerate([0, 0, 1, 1])]
+
+
+def test_code_for_several_nodes_runs_on_one_machine() -> None:
+    layout = attrs.evolve(TWO_NODES, port=free_port(), job_id="bed/0")
+    ended = launch_as(TORCH, layout, [sys.executable, "tests/programs/sum.py"], seconds=120)
+    told = [json.loads(one.out.split("TOLD ")[1]) for one in ended]
+    assert [(one["sum"], one["node_rank"], one["num_nodes"]) for one in told] == [
+        (10, rank % 2, 2) for rank in range(4)
+    ]
+
+
+def test_what_does_not_end_in_time_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    program = f"import subprocess, sys; print('here', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    (ended,) = launch_as(HYDRA, Layout(("n0",), (0,), job_id="u"), [sys.executable, "-c", program], seconds=3)
+    assert (ended.code, ended.out) == (None, "here\n")
+    pid = int((tmp_path / "pid").read_text())
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+def test_other_launchers_variables_around_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    (ended,) = launch_as(SLURM, Layout(("n0",), (0,), job_id="7.0"), [sys.executable, "-c", WHO])
+    assert json.loads(ended.out) == [0, 0, "127.0.0.1", "slurm"]
+
+
+def test_an_agents_store_is_refused_since_nobody_would_serve_it() -> None:
+    with pytest.raises(ValueError, match="agent_store is True: no agent"):
+        launch_as(TORCH, Layout(("n0",), (0,), job_id="a/0", agent_store=True), ["true"])
+
+
+def test_variables_that_hide_the_launchers_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match="hide slurm's"):
+        launch_as(SLURM, Layout(("n0",), (0,), job_id="7.0"), ["true"], env={"TORCHELASTIC_RUN_ID": "x"})

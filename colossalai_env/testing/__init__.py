@@ -2,13 +2,16 @@
 
 from .captures import Capture, Task, captures
 from .contract import BrokenLaw, ResolverContract
+from .launching import Ended, launch_as
 from .layouts import Layout
+from .replay import replay
 from .strategies import dist_specs, host_lists, layouts
 from .surroundings import environs
 
 __all__ = [
     "BrokenLaw",
     "Capture",
+    "Ended",
     "Layout",
     "ResolverContract",
     "Task",
@@ -16,5 +19,7 @@ __all__ = [
     "dist_specs",
     "environs",
     "host_lists",
+    "launch_as",
     "layouts",
+    "replay",
 ]

@@ -1,0 +1,60 @@
+"""Recorded launches, held against what a resolver says of them."""
+
+from collections.abc import Iterator
+
+from colossalai_env import ColossalaiEnvError, DistSpec, NotAWorld, ResolverProtocol, resolve
+
+from .captures import Capture, Task
+from .contract import BrokenLaw
+
+NUMBERS = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes")
+
+
+def replay(resolver: ResolverProtocol | str | None, capture: Capture) -> tuple[DistSpec, ...]:
+    """Resolve each task of a recorded launch, and return the specs.
+
+    `resolver` is asked alone, by name or as an object; None asks all that are installed, as `resolve` does. Raises
+    `BrokenLaw` where an answer is not the truth that the launcher told, where the tasks disagree, or where a place that
+    is no world is not refused. What the answer leaves unsaid is no lie.
+    """
+    asked = "resolve()" if resolver is None else resolver if isinstance(resolver, str) else resolver.name
+    specs: list[DistSpec] = []
+    for index, task in enumerate(capture.tasks):
+        here = f"task {index} of {capture.scenario}, on {task.hostname}"
+        refused = "why" in task.truth and "one task" not in task.truth["why"]
+        try:
+            spec = resolve(env=task.variables, argv=task.argv, resolver=resolver)
+        except ColossalaiEnvError as error:
+            if refused and isinstance(error, NotAWorld):
+                continue
+            raise BrokenLaw(asked, f"{here} is refused: {error}") from error
+        if refused:
+            raise BrokenLaw(asked, f"{here} is no world ({task.truth['why']}), and is read as {spec}")
+        for name, value, truth in _compared(task, spec):
+            if value not in truth:
+                told = " or ".join(repr(one) for one in truth if one is not None)
+                raise BrokenLaw(asked, f"{name} is read as {value!r} for {here}, and its launcher said {told}")
+        specs.append(spec)
+    _agree(asked, capture, specs)
+    return tuple(specs)
+
+
+def _compared(task: Task, spec: DistSpec) -> Iterator[tuple[str, object, tuple[object, ...]]]:
+    """Return the fields whose truth is known: name, value read, and what it may be."""
+    truth = task.truth
+    for name in NUMBERS:
+        if name in truth:
+            yield name, getattr(spec, name), (None, truth[name])
+    loopback = ("127.0.0.1",) if truth["num_nodes"] == 1 else ()
+    yield "host", spec.host, (None, truth["rank0_host"], *loopback)
+    if "master_port" in truth:
+        yield "port", spec.port, (truth["master_port"],)
+
+
+def _agree(asked: str, capture: Capture, specs: list[DistSpec]) -> None:
+    if specs and sorted(spec.rank for spec in specs) != list(range(len(specs))):
+        raise BrokenLaw(asked, f"the ranks of {capture.scenario} are {sorted(spec.rank for spec in specs)}")
+    for name in ("world_size", "host", "port", "job_id", "resolver"):
+        values = {getattr(spec, name) for spec in specs}
+        if len(values) > 1:
+            raise BrokenLaw(asked, f"the ranks of {capture.scenario} disagree on {name}: {sorted(map(str, values))}")
