@@ -293,7 +293,7 @@ class Resolver:
             [f"{name}={value}" for name, value in settings.items() if name.startswith("--")],
         )
         for field, row in self.rows():
-            if getattr(spec, field) is None and _is_required(row, environ):
+            if getattr(spec, field) is None and is_required(row, environ):
                 msg = f"{field} is None, which {self.name} always says"
                 raise InvalidSpec(msg, (field,))
         return environ
@@ -328,7 +328,7 @@ class _Reading:
     def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
         if isinstance(row, Var):
             return self.read(row, READERS.get(field, text))
-        inputs = [self.read(item, text, required=self.is_required(row)) for item in row.variables]
+        inputs = [self.read(item, text, required=is_required(row, self.environ)) for item in row.variables]
         if any(value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)):
             return None
         try:
@@ -341,7 +341,7 @@ class _Reading:
     def read(self, row: Var, default: Reader, *, required: bool = True) -> Any:  # noqa: ANN401 - any reader's value
         name = self.name(row)
         if name is None:
-            if required and self.is_required(row):
+            if required and is_required(row, self.environ):
                 marks = tuple(mark for mark in self.resolver.variables() if mark in self.environ)
                 raise MissingVariable(self.resolver.name, row.names[0], marks, self.rank)
             return None
@@ -354,16 +354,14 @@ class _Reading:
     def name(self, row: Var) -> str | None:
         return next((name for name in row.names if name in self.environ), None)
 
-    def is_required(self, row: Row) -> bool:
-        return _is_required(row, self.environ)
-
     def source(self, row: Row) -> str:
         names = [name for name in map(self.name, row.inputs()) if name]
         rule = f" ({row.function.__name__})" if isinstance(row, Derived) else ""
         return ", ".join(names) + rule
 
 
-def _is_required(row: Row, environ: Environ) -> bool:
+def is_required(row: Row, environ: Environ) -> bool:
+    """Tell whether a row's variables must be there."""
     if callable(row.required):
         return row.required(environ)
     return row.required in environ if isinstance(row.required, str) else row.required

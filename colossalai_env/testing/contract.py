@@ -24,6 +24,7 @@ from colossalai_env import (
     Unusable,
 )
 from colossalai_env.resolution import SingleProcess, examine
+from colossalai_env.resolver import is_required
 
 from . import surroundings as drawn
 from .effects import effects, process_environment
@@ -79,6 +80,17 @@ class ResolverContract:
     def launches(self, max_ranks: int = 64) -> st.SearchStrategy[Layout]:
         """Draw launches of up to `max_ranks` that the launcher can do; by default all those that `emulate` accepts."""
         return launches(self.resolver, max_ranks, self.job_ids)
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        """Tell whether the launcher may leave a variable out of such an environment; None where either may be.
+
+        By default as the table says. A contract that says it anew finds rows that are required by mistake, or are not.
+        """
+        rows = self.resolver.rows() if isinstance(self.resolver, Resolver) else ()
+        read = [(row, item) for _, row in rows for item in row.inputs() if name in item.names]
+        if not read or len({item.names for _, item in read}) > 1:
+            return None
+        return not any(is_required(row, environ) and is_required(item, environ) for row, item in read)
 
     def test_it_answers_without_any_effect(self) -> None:
         """No file is read, no socket opened, no process started, no variable set; neither torch nor MPI is imported."""
@@ -159,7 +171,7 @@ class ResolverContract:
                     damaged = Damaged(started, name, text)
                     answer = self._after(damaged)
                     if isinstance(answer, DistSpec):
-                        self._same(whole, answer, damaged)
+                        self._same(whole, answer, damaged, less=False)
                     elif repr(text) not in str(answer):
                         told = f"{name} is {text!r}, and the error does not show it: {answer}"
                         raise self._broken(told, damaged.environ)
@@ -172,13 +184,15 @@ class ResolverContract:
         def law(started: Started) -> None:
             whole = self._claimed(started)
             for name in drawn.names(started.environ):
-                damaged = Damaged(started, name, None)
+                damaged, absent = Damaged(started, name, None), self.may_lack(name, started.environ)
                 answer = self._after(damaged)
                 if isinstance(answer, ColossalaiEnvError):
+                    if absent:
+                        raise self._broken(f"{name} may be absent, and it is missed: {answer}", damaged.environ)
                     continue
                 if answer.resolver == SingleProcess.name and self.resolver.layer is Layer.ARGUMENTS:
                     continue  # options are everybody's: fewer than all of them may be another program's
-                self._same(whole, answer, damaged)
+                self._same(whole, answer, damaged, less=absent is not False)
 
         self._holds(law, drawn.processes(self.resolver, self.launches()))
 
@@ -189,15 +203,15 @@ class ResolverContract:
             raise self._broken(f"an error does not name {damaged.name}, which is to blame: {answer}", damaged.environ)
         return answer
 
-    def _same(self, whole: DistSpec, answer: DistSpec, damaged: Damaged) -> None:
-        """Hold the answer to a damaged environment against that to the whole one."""
-        less = damaged.text is None
-        alone = whole.world_size == answer.world_size == 1
-        for name in PLACE[:-2] if alone else PLACE:  # a process alone meets nobody
+    def _same(self, whole: DistSpec, answer: DistSpec, damaged: Damaged, *, less: bool) -> None:
+        """Hold the answer to a damaged environment against that to the whole one; it may say `less` where allowed."""
+        lost = damaged.text is None
+        alone = whole.world_size == answer.world_size == 1  # a process alone meets nobody
+        for name in (*PLACE[: -2 if alone else None], *(["job_id"] if lost and not less and not alone else [])):
             meant, read = getattr(whole, name), getattr(answer, name)
             ruled = name in {"host", "port"} and answer.sources.get(name, "").startswith("rule:")
             if meant not in {None, read} and not ruled and not (less and read is None):
-                told = f"{damaged.name} is {'lost' if less else repr(damaged.text)}"
+                told = f"{damaged.name} is {'lost' if lost else repr(damaged.text)}"
                 told = f"{told}, and {name} is read as {read!r} instead of {meant!r}, by {answer.resolver}"
                 raise self._broken(f"{told}: expected an error that names the variable", damaged.environ)
 

@@ -1,41 +1,160 @@
 """The contract, for each plugin of this distribution."""
 
 from importlib.metadata import entry_points
+from typing import ClassVar
 
+import attrs
+import pytest
 from colossalai_env_cli import CLI_ARGS
 from colossalai_env_hydra import HYDRA
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
 from colossalai_env_torch import TORCH
+from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env.testing import ResolverContract
+from colossalai_env import DistSpec, Environ, NotAWorld, ResolverProtocol, resolve
+from colossalai_env.colossal import get_default_parser
+from colossalai_env.testing import Capture, Layout, ResolverContract, captures, host_lists, layouts, replay
 
 SMALL = st.integers(0, 10**6)
 
 
+def held_to_say(resolver: ResolverProtocol, fields: set[str], *launchers: str) -> None:
+    """Every recorded launch of a launcher says at least these fields, and no two share a job id."""
+    recorded = [one for one in captures() if one.launcher in launchers and "torchrun" not in one.scenario]
+    launches = [specs for capture in recorded if (specs := replay(resolver, capture))]
+    assert launches
+    assert all(getattr(spec, field) is not None for specs in launches for spec in specs for field in fields)
+    assert len({specs[0].job_id for specs in launches}) == len(launches) or "job_id" not in fields
+
+
 class TestCliArgs(ResolverContract):
     resolver = CLI_ARGS
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del environ
+        return name == "--local_rank"
+
+    def test_it_reads_what_the_launch_interfaces_own_parser_reads(self) -> None:
+        @given(layouts(64), st.sampled_from(["nccl", "gloo"]))
+        def law(layout: Layout, backend: str) -> None:
+            typed = attrs.evolve(layout.spec(layout.world_size - 1), backend=backend)
+            options = ("rank", "world_size", "local_rank", "host", "port", "backend")
+            words = [word for name in options for word in (f"--{name}", str(getattr(typed, name)))]
+            parsed = get_default_parser().parse_args(words)
+            read = resolve(argv=words, resolver=self.resolver)
+            assert {name: getattr(read, name) for name in options} == {name: getattr(parsed, name) for name in options}
+
+        law()
 
 
 class TestHydra(ResolverContract):
     resolver = HYDRA
     job_ids = st.uuids().map(str)
 
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del environ
+        return name == "I_MPI_HYDRA_UUID"
+
+    def test_each_launch_of_intel_mpi_has_a_token_of_its_own(self) -> None:
+        held_to_say(self.resolver, {"job_id", "local_rank", "local_world_size"}, "impi")
+
 
 class TestOpenMpi(ResolverContract):
     resolver = OPENMPI
     job_ids = st.from_regex(r"prterun-[a-z0-9]{1,9}-[0-9]{1,7}@1", fullmatch=True)
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del environ
+        return name in {"OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"}
+
+    def test_each_launch_has_a_token_of_its_own(self) -> None:
+        held_to_say(self.resolver, {"job_id", "local_rank", "local_world_size"}, "openmpi4", "openmpi5")
 
 
 class TestSlurm(ResolverContract):
     resolver = SLURM
     job_ids = st.builds("{}.{}{}".format, SMALL, SMALL, st.sampled_from(["", "r1", "r12"]))
 
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del environ
+        if name in {"SLURM_JOB_ID", "SLURM_STEP_ID", "SLURMD_NODENAME", "SLURM_NTASKS", "SLURM_NNODES"}:
+            return None
+        return name in {"SLURM_DISTRIBUTION", "SLURM_RESTART_COUNT"}
+
+    @pytest.mark.parametrize("size", ["SLURM_NPROCS", "SLURM_NTASKS"])
+    def test_rank_and_size_are_enough_where_there_is_no_job(self, size: str) -> None:
+        spec = resolve(env={"SLURM_PROCID": "2", size: "4"}, resolver=self.resolver)
+        assert spec == DistSpec(rank=2, world_size=4, resolver="slurm")
+
+    def test_the_old_name_of_the_job_is_read_too(self) -> None:
+        step = dict(self.resolver.emulate(Layout(("n0",), (0,), job_id="7.1").spec(0)).variables)
+        step["SLURM_JOBID"] = step.pop("SLURM_JOB_ID")
+        assert resolve(env=step, resolver=self.resolver).job_id == "7.1"
+
+    @pytest.mark.parametrize(
+        ("name", "text"), [("SLURMD_NODENAME", "n7"), ("SLURM_GTIDS", "0,2,4"), ("SLURM_GTIDS", "4,2")]
+    )
+    def test_a_step_that_a_witness_contradicts_is_another_jobs(self, name: str, text: str) -> None:
+        step = self.resolver.emulate(Layout(("n0", "n1"), (0, 1, 0, 1), job_id="7.1").spec(0)).variables
+        assert resolve(env={**step, "SLURM_GTIDS": "0,2"}, resolver=self.resolver).rank == 0
+        with pytest.raises(NotAWorld, match=text):
+            resolve(env={**step, name: text}, resolver=self.resolver)
+
+    def test_tasks_asked_for_by_node_are_several(self) -> None:
+        shell = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "4"}
+        with pytest.raises(NotAWorld, match="salloc"):
+            resolve(env=shell, resolver=self.resolver)
+
+    def test_the_first_host_of_any_list_is_rank_0s(self) -> None:
+        @given(host_lists())
+        def law(drawn: tuple[str, tuple[str, ...]]) -> None:
+            text, hosts = drawn
+            layout = Layout(hosts, tuple(range(len(hosts))), job_id="7.1")
+            step = self.resolver.emulate(layout.spec(0)).variables
+            spec = resolve(env={**step, "SLURM_STEP_NODELIST": text}, resolver=self.resolver)
+            assert (spec.host, spec.num_nodes) == (hosts[0], len(hosts))
+
+        law()
+
 
 class TestTorch(ResolverContract):
     resolver = TORCH
     job_ids = st.none() | st.builds("{}/{}".format, st.sampled_from(["none", "bed7", "a/b"]), SMALL)
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        by_hand = "TORCHELASTIC_RUN_ID" not in environ
+        if name in {"MASTER_ADDR", "MASTER_PORT"}:
+            return by_hand and environ.get("WORLD_SIZE") == "1"
+        if name in {"LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"}:
+            return by_hand
+        return None if name == "TORCHELASTIC_USE_AGENT_STORE" else False
+
+    BY_HAND: ClassVar = {"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "n0", "MASTER_PORT": "29500"}
+
+    def test_four_variables_set_by_hand_are_enough(self) -> None:
+        spec = resolve(env=self.BY_HAND, resolver=self.resolver)
+        assert spec == DistSpec(rank=2, world_size=4, host="n0", port=29500, resolver="torch")
+
+    def test_ranks_that_count_nodes_are_refused_but_with_a_local_rank(self) -> None:
+        pod = {**self.BY_HAND, "PET_NPROC_PER_NODE": "8"}
+        with pytest.raises(NotAWorld, match="torchrun once on each node"):
+            resolve(env=pod, resolver=self.resolver)
+        assert resolve(env={**pod, "LOCAL_RANK": "0"}, resolver=self.resolver).local_rank == 0
+
+
+TYPED = ("--rank=3", "--world_size=4", "--host=10.0.0.1", "--port=29500")
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [capture for capture in captures() if "why" not in capture.tasks[0].truth],
+    ids=lambda capture: capture.scenario,
+)
+def test_what_is_typed_beats_every_launcher(capture: Capture) -> None:
+    spec = resolve(env=capture.tasks[0].variables, argv=TYPED)
+    assert (spec.resolver, spec.rank, spec.world_size, spec.host) == ("cli-args", 3, 4, "10.0.0.1")
 
 
 def test_every_plugin_of_this_distribution_is_held_to_the_contract() -> None:

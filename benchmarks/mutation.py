@@ -1,0 +1,280 @@
+"""How many wrong tables the contract and the recorded launches tell from the right ones.
+
+python benchmarks/mutation.py [--examples 20] [--only NAME]
+
+Each first-party table is changed in one place, as an author may get it wrong. A mutant is killed when a recorded
+launch is read otherwise than its launcher said, or when a test of the table's own contract fails.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+from hypothesis import Phase, settings
+
+from colossalai_env import Environ, Layer, Resolver, registry
+from colossalai_env.resolver import READERS, Derived, Row, Var, derive, text
+from colossalai_env.testing import Capture, ResolverContract, captures, replay
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.plugins import test_laws
+
+NUMBERS = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes")
+SWAPPED = [("rank", "local_rank"), ("world_size", "local_world_size"), ("rank", "node_rank"),
+           ("local_rank", "node_rank"), ("world_size", "num_nodes"), ("local_world_size", "num_nodes")]  # fmt: skip
+GUESSES: Mapping[str, list[tuple[str, str, Callable[[int, int], int]]]] = {
+    "local_rank": [("rank", "local_world_size", lambda rank, here: rank % here)],
+    "node_rank": [("rank", "local_world_size", lambda rank, here: rank // here)],
+    "num_nodes": [("world_size", "local_world_size", lambda size, here: size // here),
+                  ("world_size", "local_world_size", lambda size, here: -(-size // here))],
+    "local_world_size": [("world_size", "num_nodes", lambda size, nodes: size // nodes),
+                         ("world_size", "num_nodes", lambda size, nodes: -(-size // nodes))],
+}  # fmt: skip
+
+PRESENT = "the same table: where it is read at all, `present` has found the variable"
+
+EXPLAINED: Mapping[str, str] = {
+    **{f"cli-args: lost default: {field} never required": PRESENT for field in ("rank", "world_size", "host", "port")},
+    "slurm: lost default: world_size never required": PRESENT,
+    "slurm: lost default: job_id never required": PRESENT,
+    "slurm: lost default: job_id SLURM_JOB_ID may be absent": PRESENT,
+    "slurm: lost default: job_id SLURM_STEP_ID may be absent": PRESENT,
+    "slurm: lost default: node_rank never required": "the same table: the row of local_world_size misses SLURM_NODEID",
+    "slurm: wrong layer: PLATFORM": "no resolver of this distribution is of the layers STEP and PLATFORM but Slurm's",
+    "torch: lost default: agent_store never required": "the same table: the row's one variable may be absent anyway",
+    "torch: dropped mark: TORCHELASTIC_RUN_ID": "the same answers: the other mark tells, and job_id misses this one",
+    "torch: dropped mark: TORCHELASTIC_RESTART_COUNT": "the same answers: the other mark tells, as above",
+}
+"""Why a survivor survives: it is no other table, or nothing here could tell."""
+
+
+@attrs.frozen
+class Mutant:
+    """A table that is wrong in one place."""
+
+    kind: str
+    what: str
+    table: Resolver
+
+    def __str__(self) -> str:
+        return f"{self.table.name}: {self.kind}: {self.what}"
+
+
+def mutants(table: Resolver) -> Iterator[Mutant]:
+    """Change a table in every place."""
+    rows = dict(table.rows())
+    for field, row in rows.items():
+        for what, changed in (*other_variables(field, row, rows), *other_defaults(row), *first_items(row)):
+            yield Mutant(what.partition(":")[0], f"{field}{what.partition(':')[2]}", evolved(table, field, changed))
+        for by in (1, -1) if field in NUMBERS else ():
+            yield Mutant("off by one", f"{field} {by:+}", evolved(table, field, shifted(field, row, by)))
+    yield from guesses(table, rows)
+    for one, other in SWAPPED:
+        if one in rows and other in rows:
+            yield Mutant("swapped", f"{one} and {other}", attrs.evolve(table, **{one: rows[other], other: rows[one]}))
+    for mark in marks(table):
+        yield Mutant("dropped mark", mark, attrs.evolve(table, present=unmarked(table, mark)))
+    for layer in sorted({*Layer} - {table.layer, Layer.ALONE}):
+        yield Mutant("wrong layer", layer.name, attrs.evolve(table, layer=layer))
+
+
+def guesses(table: Resolver, rows: Mapping[str, Row]) -> Iterator[Mutant]:
+    """Compute a field by // or % instead of reading it."""
+    for field, rules in GUESSES.items():
+        for number, (one, other, rule) in enumerate(rules):
+            inputs = [(name, rows.get(name)) for name in (one, other)]
+            if all(isinstance(row, Var) for _, row in inputs):
+                read = [attrs.evolve(row, read=READERS[name]) for name, row in inputs if isinstance(row, Var)]
+                yield Mutant(
+                    "guess", f"{field} from {one} and {other}, {number}", evolved(table, field, derive(rule, *read))
+                )
+
+
+def evolved(table: Resolver, field: str, row: Row) -> Resolver:
+    """Change one row; a launcher goes on setting what it set."""
+    changed: Resolver = attrs.evolve(table, **{field: row})
+    before = getattr(table, field)
+    if isinstance(row, Derived) and isinstance(before, Var):
+
+        def emulated(spec: Any) -> Mapping[str, str]:
+            value = getattr(spec, field)
+            return {**({} if value is None else {before.names[0]: str(value)}), **table.emulated(spec)}
+
+        return attrs.evolve(changed, emulated=emulated)
+    return changed
+
+
+def other_variables(field: str, row: Row, rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+    """Read the variable of another field, or one that nobody sets; of several names the first or the others alone."""
+    neighbours = [other.inputs()[0].names[0] for name, other in rows.items() if name != field][:4]
+    for position, item in enumerate(row.inputs()):
+        for name in dict.fromkeys([*neighbours, item.names[0] + "S"]):
+            if name not in item.names:
+                changed = attrs.evolve(item, names=(name,))
+                yield f"another variable: {item.names[0]} -> {name}", replaced(row, position, changed)
+        if len(item.names) > 1:
+            for names in (item.names[:1], item.names[1:]):
+                changed = attrs.evolve(item, names=names)
+                yield f"lost default: only {' or '.join(names)}", replaced(row, position, changed)
+
+
+def replaced(row: Row, position: int, item: Var) -> Row:
+    """Change one of a row's variables."""
+    if isinstance(row, Var):
+        return item
+    return attrs.evolve(row, variables=(*row.variables[:position], item, *row.variables[position + 1 :]))
+
+
+def other_defaults(row: Row) -> Iterator[tuple[str, Row]]:
+    """Ask for what may be absent, and let be absent what must be there."""
+    if row.required is not True:
+        yield "lost default: always required", attrs.evolve(row, required=True)
+    if row.required is not False:
+        yield "lost default: never required", attrs.evolve(row, required=False)
+    for position, item in enumerate(row.inputs() if isinstance(row, Derived) else ()):
+        required = item.required is not True
+        changed = attrs.evolve(item, required=required)
+        yield (
+            f"lost default: {item.names[0]} {'required' if required else 'may be absent'}",
+            replaced(row, position, changed),
+        )
+
+
+def first_items(row: Row) -> Iterator[tuple[str, Row]]:
+    """Read a list up to its first comma."""
+    for position, item in enumerate(row.inputs() if isinstance(row, Derived) else ()):
+        if item.names[0].endswith(("LIST", "NODE")) and item.read is not None:
+
+            def read(value: str, reader: Callable[[str], Any] = item.read) -> Any:
+                return reader(value.partition(",")[0])
+
+            yield f"first item: of {item.names[0]}", replaced(row, position, attrs.evolve(item, read=read))
+
+
+def shifted(field: str, row: Row, by: int) -> Row:
+    """Add to the value of a row."""
+    if isinstance(row, Var):
+        reader = row.read or READERS.get(field, text)
+        return attrs.evolve(row, read=lambda value: reader(value) + by)
+    function = row.function
+    return attrs.evolve(row, function=lambda *values: function(*values) + by)
+
+
+class Spy(Environ):
+    """Notes which variables are looked at."""
+
+    looked: ClassVar[set[str]] = set()
+
+    def get(self, name: str) -> str | None:
+        """Look a variable up."""
+        Spy.looked.add(name)
+        return super().get(name)
+
+
+def marks(table: Resolver) -> list[str]:
+    """Return the variables that tell the launcher, in any of its recorded tasks, or in what is emulated."""
+    Spy.looked.clear()
+    for environ in (Environ(), *(Environ(task.variables, task.argv) for one in captures() for task in one.tasks)):
+        try:
+            table.present(Spy(environ.variables, environ.argv))
+        except Exception:  # noqa: BLE001, PERF203 - a refusal has looked too
+            continue
+    return sorted(Spy.looked)
+
+
+def unmarked(table: Resolver, mark: str) -> Callable[[Environ], Any]:
+    """Tell the launcher without looking at one of its marks."""
+
+    def present(environ: Environ) -> Any:
+        variables = {name: value for name, value in environ.variables.items() if name != mark}
+        argv = [word for word in environ.argv if word.partition("=")[0] != mark]
+        return table.present(Environ(variables, argv))
+
+    present.__doc__ = table.present.__doc__
+    return present
+
+
+def killer(mutant: Mutant, contract: type[ResolverContract], recorded: list[Capture]) -> str | None:
+    """Return what tells the mutant from the table, or None."""
+    installed = registry.resolvers(Environ())
+    before = dict(registry._loaded)
+    changed = [
+        attrs.evolve(item, resolver=mutant.table) if item.resolver.name == mutant.table.name else item
+        for item in installed
+    ]
+    registry._loaded[frozenset()] = tuple(sorted(changed, key=lambda item: (item.resolver.layer, item.resolver.name)))
+    try:
+        for capture in recorded:
+            try:
+                replay(None, capture)
+                if "why" not in capture.tasks[0].truth:
+                    test_laws.test_what_is_typed_beats_every_launcher(capture)
+            except (Exception, pytest.fail.Exception):  # noqa: BLE001, PERF203 - however it fails, it fails
+                return f"capture {capture.scenario}"
+        held = type("Mutated", (contract,), {"resolver": mutant.table})()
+        for law in [name for name in dir(held) if name.startswith("test_")]:
+            for arguments in parameters(getattr(held, law)):
+                try:
+                    getattr(held, law)(*arguments)
+                except (Exception, pytest.fail.Exception):  # noqa: BLE001, PERF203
+                    return law
+    finally:
+        registry._loaded.clear()
+        registry._loaded.update(before)
+    return None
+
+
+def parameters(test: Callable[..., None]) -> list[tuple[Any, ...]]:
+    """Return what pytest would call a test with."""
+    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    values = marks[0].args[1] if marks else [()]
+    return [value if isinstance(value, tuple) else (value,) for value in values]
+
+
+def main() -> int:
+    """Make all mutants, print the survivors and the count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=20)
+    parser.add_argument("--only", help="one resolver's name")
+    asked = parser.parse_args()
+    settings.register_profile(
+        "mutation", max_examples=asked.examples, derandomize=True, database=None, phases=[Phase.generate]
+    )
+    settings.load_profile("mutation")
+    recorded = list(captures())
+    began = time.monotonic()
+    killers: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    survivors: list[Mutant] = []
+    contracts = [one for one in ResolverContract.__subclasses__() if one.__module__ == test_laws.__name__]
+    for contract in contracts:
+        table = contract.resolver
+        if not isinstance(table, Resolver) or asked.only not in {None, table.name}:
+            continue
+        unchanged = killer(Mutant("unchanged", "", table), contract, recorded)
+        if unchanged:
+            sys.exit(f"{table.name} is killed unchanged, by {unchanged}")
+        for mutant in mutants(table):
+            kinds[mutant.kind] += 1
+            killed = killer(mutant, contract, recorded)
+            if killed:
+                killers[killed.split()[0]] += 1
+            else:
+                survivors.append(mutant)
+                print(f"survives  {mutant}: {EXPLAINED.get(str(mutant), 'UNEXPLAINED')}", flush=True)
+    total = kinds.total()
+    print(f"\n{total} mutants: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
+    print("killed by: " + ", ".join(f"{name} {count}" for name, count in killers.most_common()))
+    killed = total - len(survivors)
+    print(f"{killed} of {total} killed, {100 * killed / total:.1f} in 100, in {time.monotonic() - began:.0f} s")
+    return int(killed < 0.95 * total or any(str(mutant) not in EXPLAINED for mutant in survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
