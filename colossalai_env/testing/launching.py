@@ -50,8 +50,8 @@ def launch_as(
     which node each is on, as it must on a cluster.
 
     After `seconds`, or when this call is interrupted, the processes that are left are killed, with what they started.
-    Raises `ValueError` for a layout with an agent's store, which nobody here would serve, `InvalidSpec` for one that
-    the launcher cannot do, and `RuntimeError` where other variables of this process would hide the launcher's.
+    Raises ``ValueError`` for a layout with an agent's store, which nobody here would serve, ``InvalidSpec`` for one
+    that the launcher cannot do, and ``RuntimeError`` where other variables of this process would hide the launcher's.
     """
     if layout.agent_store:
         msg = "agent_store is True: no agent serves a store here, start the processes with torchrun itself"
