@@ -1,15 +1,21 @@
 """The contract is honest: for each law, the page's example breaks exactly this one, and says so to people."""
 
+import importlib
+import os
 import re
-from collections.abc import Generator
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import Phase, settings
 
-from colossalai_env import Layer, Resolver, any_of, derive, var, whole_number
+from colossalai_env import Answer, DistSpec, Environ, Layer, Resolver, any_of, derive, var, whole_number
 from colossalai_env.testing import BrokenLaw, ResolverContract
 
 PAGE = (Path(__file__).parents[1] / "docs/reference/contract.md").read_text()
@@ -88,3 +94,71 @@ def test_a_broken_law_is_told_in_a_sentence_with_the_smallest_environment() -> N
     assert re.match(r"h: local_rank \d is read as \d for rank", str(told.value))
     assert "\n    H_RANK='" in str(told.value)
     assert len(told.value.environ.variables if told.value.environ else ()) == 3
+
+
+def table_doing(deed: Callable[[], object]) -> Resolver:
+    def done(rank: int) -> int:
+        deed()
+        return rank
+
+    local = derive(done, var("H_RANK", read=whole_number))
+    return Resolver(
+        name="h", layer=Layer.MPI, present="H_RANK", rank=var("H_RANK"), world_size=var("H_SIZE"), local_rank=local
+    )
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        (lambda: os.environ.update(RANK="0"), "os.putenv"),
+        (lambda: os.environ.pop("PATH"), "os.unsetenv"),
+        (lambda: os.listdir("/"), "os.listdir"),
+        (lambda: socket.socket().close(), "socket.__new__"),
+        (lambda: socket.getaddrinfo("localhost", 1), "socket.getaddrinfo"),
+        (lambda: subprocess.run(["true"], check=False), "subprocess.Popen"),
+        (lambda: importlib.import_module("torch"), "import torch"),
+        (lambda: __import__("torch.distributed"), "import torch"),
+        (lambda: importlib.import_module("mpi4py.MPI"), "import mpi4py"),
+    ],
+)
+def test_every_effect_is_heard_refused_and_named(deed: Callable[[], object], told: str) -> None:
+    before, torch = dict(os.environ), sys.modules.get("torch")
+    with profile(max_examples=5), pytest.raises(BrokenLaw, match=f"without {re.escape(told)}\\b"):
+        contract(table_doing(deed)).test_it_answers_without_any_effect()
+    assert dict(os.environ) == before
+    assert sys.modules.get("torch") is torch
+
+
+def test_a_light_module_may_be_imported_when_it_is_needed() -> None:
+    def deed() -> object:
+        sys.modules.pop("colorsys", None)
+        return importlib.import_module("colorsys")
+
+    with profile(max_examples=5):
+        contract(table_doing(deed)).test_it_answers_without_any_effect()
+
+
+def test_a_resolver_that_raises_is_told_what_is_expected() -> None:
+    class Raising:
+        name, layer = "raising", Layer.MPI
+
+        def resolve(self, environ: Environ) -> Answer:
+            raise KeyError(len(environ.variables))
+
+        def emulate(self, spec: DistSpec) -> Environ:
+            return Environ(spec.to_env())
+
+    with (
+        profile(max_examples=5),
+        pytest.raises(BrokenLaw, match=r"raised KeyError: .*expected NotMine, Unusable or Claim"),
+    ):
+        contract(Raising()).test_each_process_is_read_as_its_own_rank()
+
+
+def test_a_launcher_that_can_do_none_of_the_launches_is_told_apart_from_a_broken_one() -> None:
+    def token(run: str) -> str:
+        return run
+
+    resolver = attrs.evolve(table_doing(lambda: None), job_id=derive(token, "H_RUN"), local_rank=None)
+    with profile(max_examples=5), pytest.raises(BrokenLaw, match=r"job_id is None, which h always says\): draw others"):
+        contract(resolver).test_all_ranks_of_a_launch_agree()

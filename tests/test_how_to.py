@@ -9,6 +9,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/how-to/write-a-resolver.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

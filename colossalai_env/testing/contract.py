@@ -286,7 +286,8 @@ class ResolverContract:
 
     def _holds(self, law: Callable[..., None], *strategies: st.SearchStrategy[Any]) -> None:
         """Try examples until one breaks the law, and find the smallest."""
-        checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+        slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+        checks = [*slow, HealthCheck.filter_too_much]
         phases = [phase for phase in settings().phases if phase is not Phase.explain]
         options = settings(phases=phases, deadline=None, report_multiple_bugs=False, suppress_health_check=checks)
         try:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import attrs
 
@@ -25,11 +26,22 @@ class Refused(RuntimeError):
     """Raised in place of an effect, so that it does not happen."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Watch:
     thread: int
     effects: list[str]
     deaf: bool = False
+
+    def refuse(self, effect: str) -> NoReturn:
+        """Note an effect, and let it not happen."""
+        self.effects.append(effect)
+        raise Refused(effect)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Stand before the finders of modules (`sys.meta_path`): importlib's own functions raise no audit event."""
+        del path, target
+        if name.partition(".")[0] in HEAVY and self.thread == threading.get_ident():
+            self.refuse(f"import {name}")
 
 
 _watches: list[_Watch] = []
@@ -41,15 +53,13 @@ _hooked: list[bool] = []
 def _hear(event: str, args: tuple[object, ...]) -> None:
     if not _watches or _watches[0].deaf or _watches[0].thread != threading.get_ident():
         return
-    heavy = event == "import" and str(args[0]).partition(".")[0] in HEAVY
-    if not (heavy or event.startswith(EFFECTS)):
+    if not event.startswith(EFFECTS):
         return
     watch = _watches[0]
     watch.deaf = True
     try:
-        if heavy or not _importing():
-            watch.effects.append(f"{event}({', '.join(map(repr, args[:2]))})")
-            raise Refused(watch.effects[-1])
+        if not _importing():
+            watch.refuse(f"{event}({', '.join(map(repr, args[:2]))})")
     finally:
         watch.deaf = False
 
@@ -69,11 +79,13 @@ def effects() -> Generator[list[str]]:
         _hooked.append(True)
     hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] in HEAVY}
     watch = _Watch(threading.get_ident(), [])
+    sys.meta_path.insert(0, watch)
     _watches.append(watch)
     try:
         yield watch.effects
     finally:
         _watches.clear()
+        sys.meta_path.remove(watch)
         sys.modules.update(hidden)
 
 
