@@ -5,9 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
+
+from colossalai_env import var
+from colossalai_env.testing import BrokenLaw, ResolverContract
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -76,6 +80,19 @@ def test_each_step_of_the_page_does_what_it_says(venv: Venv) -> None:
     assert "torch" not in venv.run("pip list")
     venv.run("pip uninstall --yes colossalai-env-acme")
     assert "acme" not in venv.run("colossalai-env plugins")
+
+
+def test_the_broken_law_on_the_page_is_told_as_it_says() -> None:
+    table: dict[str, Any] = {}
+    exec(next(text for language, text in BLOCKS if language == "python"), table)
+    wrong = attrs.evolve(table["ACME"], local_rank=var("ACME_TASK_ON_NODE", read=int))
+    held: ResolverContract = type("TestAcme", (ResolverContract,), {"resolver": wrong})()
+    with pytest.raises(BrokenLaw) as told:
+        held.test_a_garbled_variable_is_named()
+    page = next(text for _, text in BLOCKS if text.startswith("BrokenLaw"))
+    *same, nodes = f"BrokenLaw: {told.value}".splitlines()
+    assert same == page.splitlines()[:-1]
+    assert nodes.startswith("    ACME_NODES=")  # of the smallest names hypothesis takes now one, now another
 
 
 def test_a_new_plugin_is_whole_as_it_is_written(venv: Venv) -> None:
