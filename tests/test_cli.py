@@ -1,17 +1,22 @@
 """The command colossalai-env, as a person at a shell sees it."""
 
+import fcntl
 import json
 import os
+import pty
 import resource
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from colossalai_env import cli
-from tests.processes import TORCHRUN, Ended, run
+from tests.processes import TORCHRUN, Ended, clean_environment, run
 
 COMMAND = [sys.executable, "-m", "colossalai_env"]
 
@@ -108,6 +113,21 @@ def test_a_terminal_gets_tables_with_the_same_words() -> None:
     for words in ("wins: rank 4 of 5", "SLURM_STEP_NODELIST"):
         assert words in rich.out
         assert words in plain.out
+
+
+@pytest.mark.parametrize(("columns", "drawn"), [(120, True), (0, False)])
+def test_a_terminal_without_a_width_is_a_launchers_and_gets_plain_text(columns: int, *, drawn: bool) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
+    with subprocess.Popen([*COMMAND, "explain"], stdout=theirs, env=clean_environment(STEP)) as process:
+        os.close(theirs)
+        text = b""
+        with suppress(OSError):  # how a pseudo-terminal ends
+            while part := os.read(ours, 1 << 16):
+                text += part
+        os.close(ours)
+        assert process.wait(60) == 0
+    assert (b"wins: rank 4 of 5" in text, "┃".encode() in text) == (True, drawn)
 
 
 def test_plugins_lists_what_is_installed_and_what_is_disabled(capsys: pytest.CaptureFixture[str]) -> None:

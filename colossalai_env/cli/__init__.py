@@ -4,7 +4,6 @@ Exit codes: 0, all is well; 1, the launch or the machine is not, as the output s
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -12,6 +11,8 @@ from types import ModuleType
 
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
+
+from .output import show_error, show_json
 
 COMMANDS: Mapping[str, str] = {
     "explain": "who this process is in its job, who says so, and why not the others",
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = _module(words[0]).run(options)
     except ColossalaiEnvError as error:
-        _tell(error, as_json=options.json)
+        if options.json:
+            show_json({"error": {"type": type(error).__name__, "message": str(error)}})
+        else:
+            show_error(error)
         return 1
     return code
 
@@ -66,10 +70,3 @@ def _usage(words: Sequence[str]) -> int:
     found = f"there is no command {words[0]!r}" if words else "a command is missing"
     sys.stderr.write(f"{text}\ncolossalai-env: {found}: type one of {', '.join(COMMANDS)}\n")
     return 2
-
-
-def _tell(error: ColossalaiEnvError, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}) + "\n")
-    else:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")

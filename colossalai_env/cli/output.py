@@ -1,6 +1,7 @@
 """What the commands print: tables and paragraphs, by rich on a terminal and as plain text elsewhere."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,13 +12,22 @@ STYLES = {"ok": "green", "ready": "green", "note": "yellow", "disabled": "yellow
 
 
 def on_terminal() -> bool:
-    """Tell whether a person watches: standard output is a terminal, or FORCE_COLOR is set."""
-    return sys.stdout.isatty() or bool(Environ.snapshot().get("FORCE_COLOR"))
+    """Tell whether a person watches: standard output is a terminal, or FORCE_COLOR is set.
+
+    Open MPI gives each rank a pseudo-terminal even where mpirun's own output is piped; that one has no width.
+    """
+    watched = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    return watched or bool(Environ.snapshot().get("FORCE_COLOR"))
 
 
 def show_json(document: object) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def show_error(error: Exception) -> None:
+    """Print an error on standard error, in one write, since other ranks print there too."""
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
 
 def show_text(text: str) -> None:
