@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 
+from colossalai_env.endpoint import is_loopback
+from colossalai_env.errors import listed
 from colossalai_env.reply import ranges
 
 SKEW = 1.0
@@ -26,12 +28,14 @@ class Member:
     """What the device calls itself, such as ``NVIDIA H100``."""
     accelerators: int
     """How many accelerators the process sees."""
-    cpus: int
-    """How many cores it may use."""
+    cores: tuple[int, ...]
+    """The numbers of the cores that it may use; a launcher may bind each rank to its own."""
     threads: int
     """How many threads torch uses in it."""
     clock: float
     """Seconds since the epoch, read when all ranks had met."""
+    addresses: tuple[str, ...] = ()
+    """What its host's own name leads to on that host."""
 
 
 @attrs.frozen
@@ -101,18 +105,24 @@ class JobMap:
     def title(self) -> str:
         """The job in one line."""
         nodes = len({member.node_rank for member in self.members})
-        ranks = f"{self.world_size} rank{'s' if self.world_size > 1 else ''}"
-        return f"{ranks} on {nodes} node{'s' if nodes > 1 else ''}, {self.backend}, by {self.resolver}"
+        return (
+            f"{_count(self.world_size)} on {nodes} node{'s' if nodes > 1 else ''}, {self.backend}, by {self.resolver}"
+        )
 
     def nodes(self) -> Iterator[Node]:
         """Return the nodes in order, each with what is odd about it."""
         found: dict[int, list[Member]] = {}
         for member in sorted(self.members, key=lambda member: member.rank):
             found.setdefault(member.node_rank, []).append(member)
-        usual = Counter(len(members) for members in found.values()).most_common(1)[0][0]
-        clock = _median([member.clock for member in self.members])
+        everywhere = [*found.values()]
         for number, members in sorted(found.items()):
-            yield Node(number, members[0].host, tuple(members), tuple(_marks(members, usual, clock)))
+            yield Node(number, members[0].host, tuple(members), tuple(_marks(members, everywhere)))
+
+    @property
+    def model(self) -> str:
+        """What all devices call themselves; empty where they differ or have no name."""
+        models = {member.model for member in self.members}
+        return models.pop() if len(models) == 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the map as plain values; sizes in bytes, times in seconds, bandwidths in bytes per second."""
@@ -127,7 +137,7 @@ class JobMap:
                     "node_rank": node.number,
                     "host": node.host,
                     "marks": list(node.marks),
-                    "ranks": [attrs.asdict(member) for member in node.members],
+                    "ranks": [{**attrs.asdict(member), "cores": ranges(member.cores)} for member in node.members],
                 }
                 for node in self.nodes()
             ],
@@ -144,24 +154,40 @@ class JobMap:
         }
 
 
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
-def _marks(members: Sequence[Member], usual: int, clock: float) -> Iterator[str]:
-    if len(members) != usual:
-        yield f"{len(members)} rank{'s' if len(members) > 1 else ''} here, most nodes have {usual}"
-    idle = [member for member in members if member.device.startswith("cpu") and member.accelerators]
+def _marks(members: Sequence[Member], everywhere: Sequence[Sequence[Member]]) -> Iterator[str]:
+    """Say what is odd about one node among all."""
+    yield from _unlike(_count(len(members)), [_count(len(others)) for others in everywhere])
+    yield from _unlike(_models(members), [_models(others) for others in everywhere])
+    idle = [member.rank for member in members if member.device.startswith("cpu") and member.accelerators]
     if idle:
-        yield f"rank(s) {ranges(member.rank for member in idle)} on the CPU beside accelerators"
-    threads, cpus = sum(member.threads for member in members), max(member.cpus for member in members)
-    if len(members) > cpus:
-        yield f"{len(members)} ranks share {cpus} core{'s' if cpus > 1 else ''}"
-    elif threads > cpus and len(members) > 1:
-        yield f"{threads} threads on {cpus} cores: set OMP_NUM_THREADS={cpus // len(members)}"
-    skew = members[0].clock - clock
+        yield f"rank(s) {ranges(idle)} on the CPU beside accelerators"
+    threads, cores = sum(member.threads for member in members), len({core for one in members for core in one.cores})
+    if len(members) > cores:
+        yield f"{len(members)} ranks share {cores} core{'s' if cores > 1 else ''}"
+    elif threads > cores and len(members) > 1:
+        yield f"{threads} threads on {cores} cores: set OMP_NUM_THREADS={cores // len(members)}"
+    loopback = [address for address in members[0].addresses if is_loopback(address)]
+    if loopback and len(everywhere) > 1 and len(loopback) == len(members[0].addresses):
+        yield f"its name leads to {listed(loopback)}, which no other host can reach: mend /etc/hosts"
+    clocks = sorted(one.clock for others in everywhere for one in others)
+    skew = members[0].clock - clocks[len(clocks) // 2]
     if abs(skew) > SKEW:
         yield f"its clock is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+
+
+def _unlike(here: str, everywhere: Sequence[str]) -> Iterator[str]:
+    """Say what a node has that is not what most nodes have, or the first where there is no most."""
+    usual, times = Counter(everywhere).most_common(1)[0]
+    if here != usual:
+        yield f"{here} here, {usual} on {f'each of {times} others' if times > 1 else 'another'}"
+
+
+def _count(ranks: int) -> str:
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
+
+
+def _models(members: Sequence[Member]) -> str:
+    return listed(sorted({member.model for member in members if member.model})) or "the CPU"
 
 
 def amount(size: float) -> str:
@@ -174,15 +200,15 @@ def amount(size: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time: ``18 µs``, ``2.5 ms``, ``1.2 s``."""
-    for factor, unit in ((1, "s"), (1e3, "ms")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+    return _with_unit(seconds, (1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 def rate(per_second: float) -> str:
     """Write a bandwidth: ``1.25 GB/s``, ``310 MB/s``, ``4.2 kB/s``; decimal, as links are sold."""
-    for factor, unit in ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")):
-        if per_second >= factor:
-            return f"{per_second / factor:.3g} {unit}"
-    return f"{per_second / 1e3:.3g} kB/s"
+    return _with_unit(per_second, (1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"))
+
+
+def _with_unit(value: float, *units: tuple[float, str]) -> str:
+    """Write three figures of a value, in the largest unit of which it is one or more, or else in the smallest."""
+    size, unit = next((known for known in units if value >= 0.9995 * known[0]), units[-1])
+    return f"{value / size:.3g} {unit}"

@@ -83,7 +83,7 @@ def test_the_forms_of_the_launch_page_train_over_hosts(
     assert [float(loss) < 0.1 for loss in losses] == [True]
 
 
-@pytest.mark.parametrize(("kind", "options"), [("srun", "-N3 -n4 --exclusive"), ("mpich", HYDRA3)])
+@pytest.mark.parametrize(("kind", "options"), [("srun", "-N3 -n4 --exclusive"), ("openmpi4", OMPI3), ("mpich", HYDRA3)])
 def test_the_check_draws_the_map_of_a_job_over_hosts(bed: Bed, kind: str, options: str) -> None:
     drawn = bed.folder / f"{kind}.svg"
     program = [str(Path(sys.executable).parent / "colossalai-env"), "check", "--largest", "512", "--svg", str(drawn)]
