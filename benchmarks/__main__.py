@@ -15,17 +15,22 @@ from itertools import groupby
 
 import attrs
 
-from benchmarks import spec_known
+from benchmarks import at_scale, spec_known
 from benchmarks.measure import PAIRS, ROOT, Figure, Finding, written
 
 QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
     spec_known.QUESTION: spec_known.measure,
+    at_scale.QUESTION: at_scale.measure,
 }
 """A question is a module: a generator of figures and pictures, for so many pairs."""
 
 JSON = ROOT / "benchmarks/last.json"
 PAGE = ROOT / "docs/explanation/speed.md"
 PICTURES = ROOT / "docs/_static"
+
+
+FLOORS = {spec_known.BARE, spec_known.FLOOR}
+"""What stands beside a figure and is no peer."""
 
 
 def beside(figure: Figure) -> str:
@@ -72,7 +77,7 @@ def peers(figures: Iterable[Figure]) -> str:
         names = list(
             dict.fromkeys(name for one in rows for name, value in one.beside.items() if not isinstance(value, str))
         )
-        if len(names) > 2:
+        if len(rows) > 1 and set(names) - FLOORS:
             head = ["", "colossalai-env", *names]
             lines = [head, ["---"] * len(head)]
             for one in rows:
@@ -104,6 +109,8 @@ def main() -> None:
     )
     asked = parser.parse_args()
     unknown = sorted(set(asked.questions) - set(QUESTIONS))
+    if asked.write and asked.questions:
+        parser.error("--write takes all questions: what is published is one run")
     if unknown:
         parser.error(f"unknown question(s) {', '.join(unknown)}: use {', '.join(QUESTIONS)}")
     figures: list[Figure] = []
@@ -121,7 +128,8 @@ def main() -> None:
         record = {"date": when, "machine": machine(), "pairs": asked.pairs, "figures": list(map(attrs.asdict, figures))}
         JSON.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         publish("goals", f"{when}, {machine()}; medians of {asked.pairs} pairs.\n\n{goals(figures)}")
-        publish("peers", peers(figures))
+        for question in QUESTIONS:
+            publish(question, peers(figure for figure in figures if figure.question == question))
 
 
 if __name__ == "__main__":
