@@ -273,7 +273,7 @@ def _gather(
         replies = [*replies_in(log), *replies_in(gone)]
         show(replies)
         failure = problem(replies)
-        complete = len(replies) >= reply.world_size
+        complete = len(replies) >= max(other.world_size for other in replies)  # rank 0's own may be the odd one
         if isinstance(failure, Disagreement) and not complete:
             odd_since = watch.clock() if odd_since is None else odd_since
             failure = failure if watch.clock() - odd_since >= GRACE else None

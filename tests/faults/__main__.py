@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from .faults import FAULTS
 from .report import LIBRARIES, said, seconds, table
@@ -17,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--library", choices=[*LIBRARIES, "both"], default="both")
     parser.add_argument("--only", metavar="TEXT", default="", help="faults with this text in their names")
-    parser.add_argument("--table", metavar="FILE", help="write a table there, as Markdown")
+    parser.add_argument("--table", metavar="FILE", help="write a table into this page, between its marks")
     parser.add_argument("--cap", type=float, default=CAP, help="seconds after which what still waits is ended")
     parser.add_argument("--at-once", type=int, default=3, help="faults that are played together")
     parser.add_argument("--list", action="store_true", help="list the faults and their promises, and play none")
@@ -43,9 +44,17 @@ def main() -> int:
             records[library][record.fault.name] = record
             kept &= _shown(record, verbose=asked.verbose)
     if asked.table:
-        with open(asked.table, "w", encoding="utf-8") as file:
-            file.write(table(chosen, records))
+        _write(Path(asked.table), table(chosen, records))
     return 0 if kept else 1
+
+
+BEGIN, END = "<!-- faults: written by python -m tests.faults --table -->\n", "<!-- end of faults -->\n"
+"""Between what the table stands on its page."""
+
+
+def _write(page: Path, text: str) -> None:
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def _shown(record: Record, *, verbose: bool) -> bool:

@@ -11,7 +11,7 @@ LIBRARIES = {"torch": "plain torch", "colossalai_env": "colossalai-env"}
 
 
 def table(faults: Iterable[Fault], records: Mapping[str, Mapping[str, Record]]) -> str:
-    """Write a Markdown table with a row for each fault, and below it the sums for each library."""
+    """Write the sums for each library and a Markdown table with a row for each fault."""
     head = ["Fault"]
     for library in records:
         head += [f"{LIBRARIES[library]}: until the last rank had ended", "what was said"]
@@ -23,7 +23,8 @@ def table(faults: Iterable[Fault], records: Mapping[str, Mapping[str, Record]]) 
             row += ["", f"not put to it: {fault.plain}"] if record is None else [seconds(record), said(record)]
         lines.append(row)
     text = "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-    return text + "".join(f"\n{_sums(library, list(played.values()))}\n" for library, played in records.items())
+    sums = "".join(f"- {_sums(library, list(played.values()))}\n" for library, played in records.items())
+    return f"{sums}\n{text}"
 
 
 def seconds(record: Record) -> str:
@@ -105,4 +106,4 @@ def _short(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+    return re.sub(r"([|<>*_`\[\]])", r"\\\1", text)
