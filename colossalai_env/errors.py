@@ -1,8 +1,13 @@
 """Every deliberate error: what was found, what was expected, and what to type next."""
 
 from collections.abc import Sequence
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, ClassVar
 
-import attrs
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+    dataclass_transform = lambda **_: lambda cls: cls  # noqa: E731 - for type checkers alone, and not in Python 3.10
 
 
 def where(rank: int | None, host: str | None = None) -> str:
@@ -12,12 +17,30 @@ def where(rank: int | None, host: str | None = None) -> str:
     return f" ({known})" if known else ""
 
 
-@attrs.frozen
+@dataclass_transform(frozen_default=True)
 class ColossalaiEnvError(Exception):
     """The parent of every deliberate error of this library; catch it to catch them all."""
 
+    # The fields of a child are its annotations. attrs would compile methods for each of these classes in every process,
+    # though few processes ever raise one.
+    __signature__: ClassVar[Signature] = Signature()
 
-@attrs.frozen
+    def __init_subclass__(cls) -> None:
+        fields = [
+            Parameter(
+                name, Parameter.POSITIONAL_OR_KEYWORD, default=vars(cls).get(name, Parameter.empty), annotation=kind
+            )
+            for name, kind in cls.__annotations__.items()
+        ]
+        cls.__signature__ = Signature([*cls.__signature__.parameters.values(), *fields])
+
+    def __init__(self, *values: object, **named: object) -> None:
+        found = self.__signature__.bind(*values, **named)
+        found.apply_defaults()
+        super().__init__(*found.args)  # what pickle hands over
+        vars(self).update(found.arguments)
+
+
 class InvalidSpec(ColossalaiEnvError, ValueError):
     """A `DistSpec` that cannot be: its values are malformed or contradict each other."""
 
@@ -28,7 +51,6 @@ class InvalidSpec(ColossalaiEnvError, ValueError):
         return f"DistSpec: {self.problem}"
 
 
-@attrs.frozen
 class MalformedVariable(ColossalaiEnvError, ValueError):
     """A variable or option that is set, but not to what its launcher sets it to."""
 
@@ -46,7 +68,6 @@ class MalformedVariable(ColossalaiEnvError, ValueError):
         )
 
 
-@attrs.frozen
 class MissingVariable(ColossalaiEnvError):
     """A launcher is recognised, but a variable that it always sets is not there."""
 
@@ -62,7 +83,6 @@ class MissingVariable(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class ContradictoryVariables(ColossalaiEnvError):
     """Each value is well-formed, but together they describe no process."""
 
@@ -79,7 +99,6 @@ class ContradictoryVariables(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class PartialEnvironment(ColossalaiEnvError):
     """Nobody claims this process, yet some of a launcher's marks are set: rank 0 of 1 would be a guess."""
 
@@ -97,7 +116,6 @@ class PartialEnvironment(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class NotAWorld(ColossalaiEnvError):
     """A place where several processes were asked for but only one runs: waiting for the others is waiting for ever."""
 
@@ -111,7 +129,6 @@ class NotAWorld(ColossalaiEnvError):
         return f"{self.resolver}: {self.place} ({values}): {self.advice}."
 
 
-@attrs.frozen
 class ConflictingResolvers(ColossalaiEnvError):
     """Two launchers of one layer claim this process and disagree on who it is."""
 
@@ -123,7 +140,6 @@ class ConflictingResolvers(ColossalaiEnvError):
         return f"{claims}: choose with COLOSSALAI_ENV_RESOLVER={choice}, or remove the variables of the other."
 
 
-@attrs.frozen
 class UnknownResolver(ColossalaiEnvError):
     """A name was asked for that no plugin bears."""
 
@@ -138,7 +154,6 @@ class UnknownResolver(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class ResolverDoesNotMatch(ColossalaiEnvError):
     """One resolver alone was asked for, and this is not its launcher."""
 
@@ -154,7 +169,6 @@ class ResolverDoesNotMatch(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class IncompleteArguments(ColossalaiEnvError):
     """Some of rank and world size were given as arguments, and nothing says the other."""
 
@@ -166,7 +180,6 @@ class IncompleteArguments(ColossalaiEnvError):
         return f"{given}nothing says {' and '.join(self.missing)}: give {' and '.join(self.missing)} too."
 
 
-@attrs.frozen
 class BrokenPlugin(ColossalaiEnvError):
     """A plugin that is installed but cannot be used."""
 
@@ -181,7 +194,6 @@ class BrokenPlugin(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class RivalPlugins(ColossalaiEnvError):
     """Two plugins, or two resolvers, of one name."""
 
@@ -201,7 +213,6 @@ def listed(names: Sequence[str], conjunction: str = "and") -> str:
     return f" {conjunction} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
-@attrs.frozen
 class UnknownEndpoint(ColossalaiEnvError):
     """Neither the launcher's variables nor the launcher itself say where rank 0 is reached."""
 
@@ -223,7 +234,6 @@ class UnknownEndpoint(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class CannotLocate(ColossalaiEnvError):
     """The launcher was asked for rank 0's address and did not tell it."""
 
@@ -239,7 +249,6 @@ class CannotLocate(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class UnresolvableHost(ColossalaiEnvError):
     """Rank 0's host has no address here."""
 
@@ -255,7 +264,6 @@ class UnresolvableHost(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class NotMyAddress(ColossalaiEnvError):
     """Rank 0 was told to listen at an address that is another machine's."""
 
@@ -273,7 +281,6 @@ class NotMyAddress(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class PortTaken(ColossalaiEnvError):
     """Somebody else listens where rank 0 should."""
 
@@ -289,7 +296,6 @@ class PortTaken(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class TooFewFileDescriptors(ColossalaiEnvError):
     """Rank 0 cannot hold one connection for each rank."""
 
@@ -303,7 +309,6 @@ class TooFewFileDescriptors(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class RankZeroUnreachable(ColossalaiEnvError):
     """No store of this job answered at host and port in time."""
 
@@ -322,7 +327,6 @@ class RankZeroUnreachable(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class NoAgent(ColossalaiEnvError):
     """The environment says that torchrun's agent, or its like, serves the store, but nobody does."""
 
@@ -340,7 +344,6 @@ class NoAgent(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class Stranger(ColossalaiEnvError):
     """The store at host and port is another job's."""
 
@@ -360,7 +363,6 @@ class Stranger(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class Surplus(ColossalaiEnvError):
     """The group is complete, and another process holds this rank."""
 
@@ -376,7 +378,6 @@ class Surplus(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class RollCallFailed(ColossalaiEnvError):
     """The parent of the verdicts of a roll call, which are the same on every rank."""
 
@@ -386,42 +387,34 @@ class RollCallFailed(ColossalaiEnvError):
         return self.sentence
 
 
-@attrs.frozen
 class MissingRanks(RollCallFailed):
     """Some ranks did not answer in time."""
 
 
-@attrs.frozen
 class DuplicateRank(RollCallFailed):
     """Two processes hold one rank."""
 
 
-@attrs.frozen
 class Disagreement(RollCallFailed):
     """The ranks disagree on the world size, the backend, torch's version or the resolver."""
 
 
-@attrs.frozen
 class RankFailed(RollCallFailed):
     """One rank could not go on; the sentence is its own."""
 
 
-@attrs.frozen
 class LostRanks(RollCallFailed):
     """Some ranks answered and then died or froze."""
 
 
-@attrs.frozen
 class SharedDevice(RollCallFailed):
     """Two processes hold one accelerator."""
 
 
-@attrs.frozen
 class NodeLevelRanks(RollCallFailed):
     """Ranks count nodes, each with several accelerators and one process: one process would use one of them."""
 
 
-@attrs.frozen
 class AlreadyInitialised(ColossalaiEnvError):
     """A process is in one job at a time."""
 
@@ -432,7 +425,6 @@ class AlreadyInitialised(ColossalaiEnvError):
         return f"this process is already {self.first}, since {self.place}: close() that job first."
 
 
-@attrs.frozen
 class UnknownBackend(ColossalaiEnvError):
     """The backend that was asked for is not there, or has no device to run on."""
 
@@ -444,7 +436,6 @@ class UnknownBackend(ColossalaiEnvError):
         return f"backend {self.backend!r}: {self.problem}: {self.advice}."
 
 
-@attrs.frozen
 class NoSuchDevice(ColossalaiEnvError):
     """There is no accelerator for this process."""
 
@@ -458,7 +449,6 @@ class NoSuchDevice(ColossalaiEnvError):
         return f"{self.wanted}, but {self.visible} {self.kind} device(s) are visible{where(self.rank)}: {self.advice}."
 
 
-@attrs.frozen
 class GroupFailed(ColossalaiEnvError):
     """All ranks answered the roll call, and the backend's own connect failed or took too long."""
 
@@ -475,7 +465,6 @@ class GroupFailed(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class WrongLauncher(ColossalaiEnvError):
     """A `launch_from_*` function was called in a process that another launcher started, or none."""
 
@@ -492,7 +481,6 @@ class WrongLauncher(ColossalaiEnvError):
         )
 
 
-@attrs.frozen
 class InvalidConfig(ColossalaiEnvError, ValueError):
     """A config that cannot be read, or that has an entry that cannot be."""
 
@@ -505,7 +493,6 @@ class InvalidConfig(ColossalaiEnvError, ValueError):
         return f"config: {place}: {self.problem}."
 
 
-@attrs.frozen
 class UnknownConfigEntry(ColossalaiEnvError, KeyError):
     """The config has no entry of this name."""
 
@@ -519,7 +506,6 @@ class UnknownConfigEntry(ColossalaiEnvError, KeyError):
         return f"the config has no entry {self.key!r}{near or ':'} {entries}."
 
 
-@attrs.frozen
 class ReadOnlyConfig(ColossalaiEnvError, AttributeError, TypeError):
     """A config is not changed once it is read: all ranks and all parts of a program see the same."""
 
