@@ -1,16 +1,20 @@
 """Installed plugins and the resolvers they bring, found through entry points."""
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pluggy
 
 from . import hookspecs
+from .discovery import Elsewhere, entries
 from .environ import Environ
 from .errors import BrokenPlugin, ColossalaiEnvError, RivalPlugins, UnknownResolver
 from .resolver import ResolverProtocol
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 DISABLE = "COLOSSALAI_ENV_DISABLE"
 """Names plugins, separated by commas, that are left out without being imported."""
@@ -21,16 +25,17 @@ class Plugin:
     """An entry point of our group: a plugin that is installed, imported or not."""
 
     name: str
-    distribution: str
-    entry_point: EntryPoint = attrs.field(repr=False)
+    module: str
+    home: "str | Distribution | None" = attrs.field(repr=False)
+    """The folder of its distribution's metadata, or the distribution."""
 
-    @classmethod
-    def of(cls, entry_point: EntryPoint) -> "Plugin":
-        """Name the entry point's distribution and version."""
-        found = entry_point.dist
-        return cls(
-            entry_point.name, f"{found.name} {found.version}" if found else "an unknown distribution", entry_point
-        )
+    @property
+    def distribution(self) -> str:
+        """The name and version of its distribution."""
+        from importlib.metadata import Distribution
+
+        found = Distribution.at(self.home) if isinstance(self.home, str) else self.home
+        return f"{found.name} {found.version}" if found else "an unknown distribution"
 
     def broken(self, problem: str) -> BrokenPlugin:
         """Return the error that names this plugin."""
@@ -47,8 +52,13 @@ class Registered:
 
 def installed() -> tuple[Plugin, ...]:
     """Return the plugins of all installed distributions, by name; nothing is imported."""
-    found = entry_points(group=hookspecs.PROJECT)
-    return tuple(sorted((Plugin.of(entry_point) for entry_point in found), key=lambda plugin: plugin.name))
+    try:
+        found = [Plugin(*entry) for entry in entries(hookspecs.PROJECT)]
+    except Elsewhere:
+        from importlib.metadata import entry_points
+
+        found = [Plugin(entry.name, entry.value, entry.dist) for entry in entry_points(group=hookspecs.PROJECT)]
+    return tuple(sorted(found, key=lambda plugin: plugin.name))
 
 
 def disabled(environ: Environ, plugins: Sequence[Plugin]) -> frozenset[str]:
@@ -86,11 +96,11 @@ def load(plugins: Sequence[Plugin], without: frozenset[str] = frozenset()) -> tu
     for name in without:
         manager.set_blocked(name)
     wanted = [plugin for plugin in plugins if not manager.is_blocked(plugin.name)]
-    _refuse_rivals("plugin", [(plugin.name, plugin.distribution) for plugin in wanted])
+    _refuse_rivals("plugin", [(plugin.name, plugin) for plugin in wanted], lambda plugin: plugin.distribution)
     for plugin in wanted:
         _register(manager, plugin)
     found = [Registered(resolver, plugin) for plugin in wanted for resolver in _collect(manager, plugin)]
-    _refuse_rivals("resolver", [(item.resolver.name, _owner(item.plugin)) for item in found])
+    _refuse_rivals("resolver", [(item.resolver.name, item.plugin) for item in found], _owner)
     return tuple(sorted(found, key=lambda item: (item.resolver.layer, item.resolver.name)))
 
 
@@ -98,21 +108,23 @@ def _owner(plugin: Plugin) -> str:
     return f"plugin {plugin.name!r} of {plugin.distribution}"
 
 
-def _refuse_rivals(kind: str, owned: Sequence[tuple[str, str]]) -> None:
-    for name, _ in owned:
-        owners = tuple(owner for other, owner in owned if other == name)
-        if len(owners) > 1:
-            raise RivalPlugins(kind, name, owners)
+def _refuse_rivals(kind: str, owned: Sequence[tuple[str, Plugin]], told: Callable[[Plugin], str]) -> None:
+    owners: dict[str, list[Plugin]] = {}
+    for name, plugin in owned:
+        owners.setdefault(name, []).append(plugin)
+    for name, rivals in owners.items():
+        if len(rivals) > 1:
+            raise RivalPlugins(kind, name, tuple(map(told, rivals)))
 
 
 def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
     try:
-        manager.register(plugin.entry_point.load(), name=plugin.name)
+        manager.register(import_module(plugin.module), name=plugin.name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise plugin.broken(str(error)) from error
     except Exception as error:
-        raise plugin.broken(f"its import of {plugin.entry_point.value} failed: {_told(error)}") from error
+        raise plugin.broken(f"its import of {plugin.module} failed: {_told(error)}") from error
 
 
 def _collect(manager: pluggy.PluginManager, plugin: Plugin) -> Iterable[ResolverProtocol]:

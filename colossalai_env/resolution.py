@@ -19,7 +19,7 @@ from .errors import (
     ResolverDoesNotMatch,
     UnknownResolver,
 )
-from .registry import resolvers
+from .registry import Plugin, resolvers
 from .resolver import READERS, Answer, Claim, Layer, NotMine, ResolverProtocol, Unusable, text
 from .spec import DistSpec
 
@@ -87,8 +87,14 @@ class Candidate:
     """One resolver that was asked, and its answer."""
 
     resolver: ResolverProtocol
-    origin: str
+    owner: Plugin | str
+    """The plugin that brought it, or words where none did."""
     answer: Answer
+
+    @property
+    def origin(self) -> str:
+        """The distribution that it came with."""
+        return self.owner if isinstance(self.owner, str) else self.owner.distribution
 
     @property
     def name(self) -> str:
@@ -222,7 +228,7 @@ def _ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tupl
         asked = [_asked_by_caller(resolver, environ) for resolver in among]
     else:
         asked = [
-            Candidate(item.resolver, item.plugin.distribution, _ask(item.resolver, environ, item.plugin.broken))
+            Candidate(item.resolver, item.plugin, _ask(item.resolver, environ, item.plugin.broken))
             for item in resolvers(environ)
         ]
     single = SingleProcess()
