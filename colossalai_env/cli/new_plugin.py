@@ -129,7 +129,7 @@ def _renamed(name: str, constant: str) -> str:
     (item,) = (item for item in resolvers(Environ()) if item.resolver.name == TEMPLATE)
     if not isinstance(item.resolver, Resolver):
         raise TypeError(item.resolver)
-    source = inspect.getsource(import_module(item.plugin.entry_point.value))
+    source = inspect.getsource(import_module(item.plugin.module))
     for field, row in item.resolver.rows():
         for variable in row.inputs()[0].names:
             source = re.sub(rf"\b{variable}\b", f"{constant}_{field.upper()}", source)
