@@ -42,7 +42,6 @@ TOO_LONG = 2.0
 """Seconds that an all_reduce may be expected to take; larger ones are left out."""
 
 
-@attrs.frozen
 class CollectiveFailed(ColossalaiEnvError):
     """The group was made, and then a collective failed or did not end."""
 
