@@ -13,6 +13,7 @@ from colossalai_env import (
     Environ,
     InvalidSpec,
     Layer,
+    Located,
     MalformedVariable,
     MissingVariable,
     NotAWorld,
@@ -25,7 +26,6 @@ from colossalai_env import (
     whole_number,
 )
 
-from .asking import ask_layout, ask_node
 from .hostlist import HostList
 from .tasks import TaskCounts
 
@@ -183,6 +183,20 @@ def _spread(size: int, nodes: int, node: int, here: int) -> list[int]:
         raise InvalidSpec(msg, ("num_nodes", "world_size"))
     others = [share + (index < more) for index in range(nodes - 1)]
     return [*others[:node], here, *others[node:]]
+
+
+def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask for the step's layout; what that takes is imported when it is needed."""
+    from . import asking
+
+    return asking.ask_layout(spec, environ, seconds)
+
+
+def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    """Ask for a node's address."""
+    from . import asking
+
+    return asking.ask_node(spec, environ, seconds)
 
 
 SLURM = Resolver(

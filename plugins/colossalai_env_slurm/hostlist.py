@@ -8,11 +8,8 @@ from typing import TypeAlias, overload
 
 import attrs
 
-RANGES = r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*"
-TERM = rf"[^\[\],\s]*(?:\[{RANGES}\][^\[\],\s]*)*"
-WHOLE = re.compile(rf"{TERM}(?:,{TERM})*", re.ASCII)
-EACH = re.compile(TERM, re.ASCII)
-PARTS = re.compile(rf"\[({RANGES})\]|([^\[\],\s]+)", re.ASCII)
+TERM = r"(?:[^\[\],\s]+|\[[0-9,-]+\])+"
+"""A name with brackets in it; the commas between terms stand outside of them."""
 
 
 @attrs.frozen
@@ -26,8 +23,11 @@ class Numbers:
         """Read what stands between the brackets; raise `ValueError` for a range that runs backwards."""
         ranges: list[tuple[int, int, int]] = []
         for item in text.split(","):
-            first, _, last = item.partition("-")
-            low, high = int(first), int(last or first)
+            first, dash, last = item.partition("-")
+            if not first or (dash and not last.isdecimal()):
+                raise ValueError(EXPECTED)
+            low = int(first)
+            high = int(last) if dash else low
             if low > high:
                 msg = f"a host list without the backward range {item}"
                 raise ValueError(msg)
@@ -45,41 +45,35 @@ class Numbers:
         raise IndexError(index)
 
     def __iter__(self) -> Iterator[str]:
-        return (f"{number:0{width}}" for low, count, width in self.ranges for number in range(low, low + count))
+        return chain.from_iterable(
+            map(f"{{:0{width}}}".format, range(low, low + count)) for low, count, width in self.ranges
+        )
 
 
 Part: TypeAlias = Numbers | tuple[str]
+
+EXPECTED = "a host list such as gpu-a[01-02,07],login1"
 
 
 @attrs.frozen
 class HostList(Sequence[str]):
     """The hosts in the order given; a name's last bracket runs fastest."""
 
-    text: str
+    terms: tuple[tuple[Part, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> "HostList":
         """Take a list as Slurm writes it; raise `ValueError` with what was expected."""
-        if not WHOLE.fullmatch(text) or not all(text.split(",")):
-            msg = "a host list such as gpu-a[01-02,07],login1"
-            raise ValueError(msg)
-        return cls(text)
-
-    def _terms(self) -> Iterator[list[Part]]:
-        start = 0
-        while start <= len(self.text):
-            term = EACH.match(self.text, start)
-            if term is None:
-                return
-            parts = PARTS.findall(term.group())
-            yield [Numbers.parse(ranges) if ranges else (literal,) for ranges, literal in parts]
-            start = term.end() + 1
+        terms = re.findall(TERM, text)
+        if ",".join(terms) != text or not terms:
+            raise ValueError(EXPECTED)
+        return cls(tuple(map(_parts, terms)))
 
     def __len__(self) -> int:
-        return sum(prod(map(len, term)) for term in self._terms())
+        return sum(prod(map(len, term)) for term in self.terms)
 
     def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(map("".join, product(*term)) for term in self._terms())
+        return chain.from_iterable(map("".join, product(*term)) for term in self.terms)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -91,13 +85,25 @@ class HostList(Sequence[str]):
             return tuple(self)[index]
         if index < 0:
             index += len(self)
-        for term in self._terms():
+        for term in self.terms:
             length = prod(map(len, term))
             if 0 <= index < length:
                 return _nth(term, index)
             index -= length
         msg = "host list index out of range"
         raise IndexError(msg)
+
+
+def _parts(term: str) -> tuple[Part, ...]:
+    """Split a term at its brackets."""
+    name, *rest = term.split("[")
+    parts: list[Part] = [(name,)] if name else []
+    for piece in rest:
+        ranges, _, name = piece.partition("]")
+        parts.append(Numbers.parse(ranges))
+        if name:
+            parts.append((name,))
+    return tuple(parts)
 
 
 def _nth(term: Sequence[Part], index: int) -> str:

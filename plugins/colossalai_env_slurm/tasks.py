@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import attrs
 
-COUNTS = re.compile(r"\d{1,10}(?:\(x\d{1,10}\))?(?:,\d{1,10}(?:\(x\d{1,10}\))?)*", re.ASCII)
+COUNTS = r"[0-9]{1,10}(?:\(x[0-9]{1,10}\))?(?:,[0-9]{1,10}(?:\(x[0-9]{1,10}\))?)*"
 
 
 @attrs.frozen
@@ -17,7 +17,7 @@ class TaskCounts:
     @classmethod
     def parse(cls, text: str) -> "TaskCounts":
         """Read SLURM_STEP_TASKS_PER_NODE; raise `ValueError` with what was expected."""
-        if not COUNTS.fullmatch(text):
+        if not re.fullmatch(COUNTS, text):
             msg = "counts of tasks such as 2(x3),1"
             raise ValueError(msg)
         pairs = (item.partition("(x") for item in text.split(","))
