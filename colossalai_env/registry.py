@@ -89,9 +89,15 @@ def resolvers(environ: Environ) -> tuple[Registered, ...]:
     return _loaded[key]
 
 
+class _Manager(pluggy.PluginManager):
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Look at what is named like a hook alone: pluggy looks into every name of a module, imported ones too."""
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith(hookspecs.PROJECT) else None
+
+
 def load(plugins: Sequence[Plugin], without: frozenset[str] = frozenset()) -> tuple[Registered, ...]:
     """Import and register `plugins` but those named in `without`, and collect their resolvers."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager = _Manager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     for name in without:
         manager.set_blocked(name)
