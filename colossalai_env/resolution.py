@@ -62,19 +62,26 @@ class SingleProcess:
 
     name = "single-process"
     layer = Layer.ALONE
+    claim = Claim(
+        DistSpec(
+            rank=0,
+            world_size=1,
+            local_rank=0,
+            local_world_size=1,
+            node_rank=0,
+            num_nodes=1,
+            resolver=name,
+            sources=dict.fromkeys(
+                ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes"),
+                "rule: a process alone",
+            ),
+        )
+    )
 
     def resolve(self, environ: Environ) -> Answer:
         """Claim whatever nobody else claims."""
         del environ
-        numbers: dict[str, Any] = {
-            "rank": 0,
-            "world_size": 1,
-            "local_rank": 0,
-            "local_world_size": 1,
-            "node_rank": 0,
-            "num_nodes": 1,
-        }
-        return Claim(DistSpec(**numbers, resolver=self.name, sources=dict.fromkeys(numbers, "rule: a process alone")))
+        return self.claim
 
     def emulate(self, spec: DistSpec) -> Environ:
         """Return the environment of a process that nobody launched."""

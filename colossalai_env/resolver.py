@@ -190,9 +190,10 @@ Presence: TypeAlias = Callable[[Environ], NotMine | None]
 
 def any_of(*marks: str) -> Presence:
     """Claim the process when any of these variables is set: only this launcher sets them."""
+    absent = NotMine(f"no {' or '.join(marks)}")
 
     def present(environ: Environ) -> NotMine | None:
-        return None if any(mark in environ for mark in marks) else NotMine(f"no {' or '.join(marks)}")
+        return None if any(mark in environ for mark in marks) else absent
 
     present.__doc__ = f"Any of {', '.join(marks)} is set."
     return present
@@ -306,6 +307,8 @@ class _Reading:
     resolver: Resolver
     environ: Environ
     rank: int | None = None
+    names: list[str] = attrs.field(factory=list[str])
+    """The variables that were read for the row at hand."""
 
     def spec(self) -> DistSpec:
         values: dict[str, Any] = {}
@@ -314,7 +317,8 @@ class _Reading:
             value = self.value(field, row)
             if value is not None:
                 values[field] = value
-                sources[field] = self.source(row)
+                rule = f" ({row.function.__name__})" if isinstance(row, Derived) else ""
+                sources[field] = ", ".join(self.names) + rule
             if field == "rank":
                 self.rank = value
         try:
@@ -326,6 +330,7 @@ class _Reading:
             ) from None
 
     def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
+        self.names.clear()
         if isinstance(row, Var):
             return self.read(row, READERS.get(field, text))
         inputs = [self.read(item, text, required=is_required(row, self.environ)) for item in row.variables]
@@ -339,25 +344,20 @@ class _Reading:
             ) from None
 
     def read(self, row: Var, default: Reader, *, required: bool = True) -> Any:  # noqa: ANN401 - any reader's value
-        name = self.name(row)
-        if name is None:
+        for name in row.names:
+            found = self.environ.get(name)
+            if found is not None:
+                break
+        else:
             if required and is_required(row, self.environ):
                 marks = tuple(mark for mark in self.resolver.variables() if mark in self.environ)
                 raise MissingVariable(self.resolver.name, row.names[0], marks, self.rank)
             return None
-        found = self.environ.get(name) or ""
+        self.names.append(name)
         try:
             return (row.read or default)(found)
         except ValueError as expected:
             raise MalformedVariable(self.resolver.name, name, found, str(expected), self.rank) from None
-
-    def name(self, row: Var) -> str | None:
-        return next((name for name in row.names if name in self.environ), None)
-
-    def source(self, row: Row) -> str:
-        names = [name for name in map(self.name, row.inputs()) if name]
-        rule = f" ({row.function.__name__})" if isinstance(row, Derived) else ""
-        return ", ".join(names) + rule
 
 
 def is_required(row: Row, environ: Environ) -> bool:
