@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from colossalai_env import hookspecs, registry
 from colossalai_env.discovery import Elsewhere, entries
+from tests.processes import run
 
 GROUP = hookspecs.PROJECT
 ENTRIES = (
@@ -101,3 +102,10 @@ def test_a_finder_of_its_own_is_asked_by_importlib_metadata(tmp_path: Path, monk
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
     assert "house" in {plugin.name for plugin in registry.installed()}
+
+
+def test_who_i_am_is_known_without_what_is_not_needed() -> None:
+    never = {"torch", "numpy", "asyncio", "subprocess", "socket", "importlib.metadata"}
+    program = f"import sys, colossalai_env; colossalai_env.resolve(env={{}}); print({never} & sys.modules.keys())"
+    ran = run([sys.executable, "-c", program])
+    assert (ran.out.strip(), ran.err) == ("set()", "")
