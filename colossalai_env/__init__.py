@@ -49,7 +49,6 @@ from .errors import (
     WrongLauncher,
 )
 from .hookspecs import hookimpl
-from .report import Explanation, explain
 from .resolution import resolve
 from .resolver import (
     Answer,
@@ -74,11 +73,14 @@ if TYPE_CHECKING:
     from .endpoint import own_address
     from .init import init_from_env
     from .job import Job, Peer
+    from .report import Explanation, explain
 
 _LATE = {
     "Config": "config",
+    "Explanation": "report",
     "Job": "job",
     "Peer": "job",
+    "explain": "report",
     "get_default_parser": "colossal",
     "init_from_env": "init",
     "launch": "colossal",
