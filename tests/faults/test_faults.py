@@ -17,6 +17,9 @@ pytestmark = pytest.mark.faults
 CAP = 18.0
 """Seconds after which a fault is ended; the longest timeout of a rank and 2 s more are less."""
 
+COLD = 25.0
+"""Seconds more for ranks that import torch first, which a busy machine makes long."""
+
 AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "4"))
 """Faults that are played together: most of the time they wait."""
 
@@ -27,7 +30,11 @@ def records(request: pytest.FixtureRequest) -> Generator[dict[str, Future[Record
     selected = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if f"{test_promises_are_kept.__name__}[{_id(fault)}]" in selected]
     with players(AT_ONCE) as play:
-        yield {fault.name: play(fault, "colossalai_env", CAP) for fault in chosen}
+        yield {fault.name: play(fault, "colossalai_env", _cap(fault)) for fault in chosen}
+
+
+def _cap(fault: Fault) -> float:
+    return CAP + (COLD if any(rank.cold for rank in fault.ranks) else 0.0)
 
 
 def _id(fault: Fault) -> str:
