@@ -11,7 +11,7 @@ from . import hookspecs
 from .discovery import Elsewhere, entries
 from .environ import Environ
 from .errors import BrokenPlugin, ColossalaiEnvError, RivalPlugins, UnknownResolver
-from .resolver import ResolverProtocol
+from .resolver import Layer, ResolverProtocol
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -129,7 +129,7 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise plugin.broken(str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise plugin.broken(f"its import of {plugin.module} failed: {_told(error)}") from error
 
 
@@ -143,13 +143,16 @@ def _collect(manager: pluggy.PluginManager, plugin: Plugin) -> Iterable[Resolver
         raise plugin.broken("it implements no hook, expected colossalai_env_resolvers marked with hookimpl")
     try:
         found = tuple(cast("Iterable[Any]", calls[0]()))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise plugin.broken(f"its hook colossalai_env_resolvers failed: {_told(error)}") from error
     for resolver in found:
         if not isinstance(resolver, ResolverProtocol):
             raise plugin.broken(f"its hook returned {resolver!r}, expected resolvers: name, layer, resolve, emulate")
+        for attribute, kind in (("name", str), ("layer", Layer)):
+            if not isinstance(value := getattr(resolver, attribute), kind):
+                raise plugin.broken(f"the {attribute} of its {resolver!r} is {value!r}, expected a {kind.__name__}")
     return found
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return str(error) if isinstance(error, ColossalaiEnvError) else f"{type(error).__name__}: {error}"

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -249,12 +249,15 @@ def _asked_by_caller(resolver: ResolverProtocol, environ: Environ) -> Candidate:
 
 def _ask(resolver: ResolverProtocol, environ: Environ, broken: Callable[[str], BrokenPlugin]) -> Answer:
     try:
-        return resolver.resolve(environ)
+        answer = cast("object", resolver.resolve(environ))  # whatever a plugin answers
     except ColossalaiEnvError as error:
         return Unusable(error)
     except Exception as error:
         problem = f"its resolver {resolver.name!r} failed: {type(error).__name__}: {error}"
         raise broken(problem) from error
+    if not isinstance(answer, Claim | NotMine | Unusable):
+        raise broken(f"its resolver {resolver.name!r} answered {answer!r}, expected a Claim, NotMine or Unusable")
+    return answer
 
 
 def _choose(

@@ -17,6 +17,21 @@ def colossalai_env_resolvers():
     return [Resolver(name="house", layer=Layer.MPI, present="HOUSE_RANK", **rows)]
 """
 
+BARE = """
+from colossalai_env import Layer, hookimpl
+
+class House:
+    name = "house"
+    layer = Layer.MPI
+
+    def resolve(self, environ): return None
+    def emulate(self, spec): return None
+
+@hookimpl
+def colossalai_env_resolvers():
+    return [House()]
+"""
+
 
 class Site:
     """A folder of installed distributions."""
@@ -90,8 +105,22 @@ def test_two_resolvers_of_one_name_are_an_error_that_names_both_plugins(site: Si
         (GOOD.replace("return [", "raise RuntimeError('boom'); return ["), "RuntimeError: boom"),
         ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(): return [1]", "returned 1"),
         ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(x): return []", "Argument"),
+        ("raise SystemExit('no licence')", "failed: SystemExit: no licence"),
+        (BARE.replace("Layer.MPI", "3"), "layer of its .* is 3, expected a Layer"),
+        (BARE.replace('"house"', "7"), "name of its .* is 7, expected a str"),
+        (BARE, "its resolver 'house' answered None, expected a Claim"),
     ],
-    ids=["misspelt hook", "no hook", "raising hook", "no resolver", "wrong signature"],
+    ids=[
+        "misspelt hook",
+        "no hook",
+        "raising hook",
+        "no resolver",
+        "wrong signature",
+        "leaving",
+        "no layer",
+        "no name",
+        "no answer",
+    ],
 )
 def test_a_plugin_that_cannot_work_is_named(site: Site, source: str, told: str) -> None:
     site.install("house-launcher", "house", source)
