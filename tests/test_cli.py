@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from colossalai_env import cli
+from colossalai_env.testing.captures import RECORDED
 from tests.processes import TORCHRUN, Ended, clean_environment, run
 
 COMMAND = [sys.executable, "-m", "colossalai_env"]
@@ -68,16 +70,62 @@ DUMPS = {
     "env": "\n".join(f"{name}={value}" for name, value in STEP.items()) + "\n",
     "env with a bash function": "BASH_FUNC_ml%%=() {  eval x\n}\n" + "\n".join(f"{n}={v}" for n, v in STEP.items()),
     "env -0": "TEXT=two\nlines\0" + "".join(f"{name}={value}\0" for name, value in STEP.items()),
+    "env -0 with names that no shell takes": "a.b/c d=1\0"
+    + "".join(f"{name}={value}\0" for name, value in STEP.items()),
+    "env with dots and dashes": "".join(f"{name}={value}\nsome.dotted-name=1\n" for name, value in STEP.items()),
+    "env through Windows": "\ufeff" + "".join(f"{name}={value}\r\n" for name, value in STEP.items()),
     "json": json.dumps(STEP),
 }
 
 
 @pytest.mark.parametrize("kind", DUMPS)
 def test_a_captured_environment_is_explained_and_nothing_else_is_read(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "dump").write_text(DUMPS[kind])
+    (tmp_path / "dump").write_bytes(DUMPS[kind].encode())
     ended = typed("explain", "--json", "--env-file", str(tmp_path / "dump"), env={"RANK": "1", "WORLD_SIZE": "2"})
     spec = json.loads(ended.out)["spec"]
     assert (ended.code, spec["rank"], spec["resolver"]) == (0, 4, "slurm")
+
+
+def test_a_captured_environment_comes_through_standard_input_with_any_bytes() -> None:
+    dump = b"NAME=\xff\xfe\n" + DUMPS["env"].encode()
+    command, strict = [*COMMAND, "explain", "--json", "--env-file", "-"], {"PYTHONIOENCODING": "utf-8"}
+    ended = subprocess.run(
+        command, input=dump, capture_output=True, env=clean_environment(strict), check=True, timeout=60
+    )
+    assert json.loads(ended.stdout)["spec"]["rank"] == 4
+
+
+def test_the_environment_of_a_running_process_is_explained() -> None:
+    with subprocess.Popen(["sleep", "60"], env=STEP) as process:
+        try:
+            ended = typed("explain", "--json", "--env-file", f"/proc/{process.pid}/environ")
+        finally:
+            process.kill()
+    assert json.loads(ended.out)["spec"]["rank"] == 4
+
+
+def test_a_carriage_return_that_one_value_has_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "dump").write_bytes(DUMPS["env"].encode().replace(b"SLURM_PROCID=4", b"SLURM_PROCID=4\r"))
+    ended = typed("explain", "--env-file", str(tmp_path / "dump"))
+    assert ended.code == 1
+    assert r"SLURM_PROCID is '4\r', expected a whole number" in ended.out
+
+
+def test_every_task_of_a_recorded_launch_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = [str(RECORDED / f"{name}.json") for name in ("slurm_block", "slurm_salloc_shell.shell")]
+    assert cli.main(["explain", "--json", "--env-file", recorded[0]]) == 0
+    tasks: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["tasks"]
+    assert [(task["hostname"], task["spec"]["rank"]) for task in tasks[1:4]] == [
+        ("gpu-a01", 1),
+        ("gpu-a02", 2),
+        ("gpu-a02", 3),
+    ]
+    assert cli.main(["explain", "--env-file", recorded[0]]) == 0
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if line.startswith("Task")][2] == "Task 2 on gpu-a02"
+    assert "wins: rank 5 of 6" in text
+    assert cli.main(["explain", "--env-file", recorded[1]]) == 1
+    assert "NotAWorld" in capsys.readouterr().out
 
 
 def test_a_captured_environment_comes_with_the_arguments_of_its_script(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +138,12 @@ def test_a_captured_environment_comes_with_the_arguments_of_its_script(capsys: p
     ("text", "complaint"),
     [
         ("just words\n", "line 1 is 'just words', expected NAME=VALUE"),
+        ("export TOKEN=secret\n", "line 1 is 'export TOKEN=', expected NAME=VALUE"),
+        ("RANK=1\0TOKEN", "entry 2 is 'TOKEN', expected NAME=VALUE"),
         ('{"RANK": 3}', "RANK is 3, expected a text"),
+        ('{"variables": {"TOKEN": "secret"}}', "variables is a dict, expected a text"),
+        ('{"tasks": [{"TOKEN": "secret"}]}', "tasks is no recorded launch, expected a list of objects"),
+        ('{"tasks": []}', "tasks is no recorded launch, expected a list of objects"),
         ('{"RANK":\n "3"', "line 2: Expecting"),
         (None, "cannot be read: No such file"),
     ],
@@ -103,7 +156,9 @@ def test_what_is_no_environment_is_refused(
     with pytest.raises(SystemExit) as stopped:
         cli.main(["explain", "--env-file", str(tmp_path / "dump")])
     assert stopped.value.code == 2
-    assert complaint in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert "secret" not in told
 
 
 def test_a_terminal_gets_tables_with_the_same_words() -> None:
@@ -139,22 +194,101 @@ def test_plugins_lists_what_is_installed_and_what_is_disabled(capsys: pytest.Cap
     assert "SLURM_PROCID" in slurm["variables"]
     ended = typed("plugins", env={"COLOSSALAI_ENV_DISABLE": "hydra,torch"})
     assert ended.code == 0
-    assert [line.split()[0] for line in ended.out.splitlines() if " disabled" in line] == ["hydra", "torch"]
+    assert [line.split()[0] for line in ended.out.splitlines() if line.endswith(" disabled")] == ["hydra", "torch"]
+    assert "hydra is disabled: COLOSSALAI_ENV_DISABLE names it" in ended.out
+    assert "slurm reads SLURM_PROCID, " in ended.out
 
 
-def test_plugins_shows_a_broken_one_beside_the_others_and_fails(tmp_path: Path) -> None:
-    info = tmp_path / "house_plugin-1.0.dist-info"
+def installed(folder: Path, source: str) -> dict[str, str]:
+    """Install a plugin `house` there, and return the variables with which it is found."""
+    info = folder / "house_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[colossalai_env]\nhouse = house_plugin\n")
-    (tmp_path / "house_plugin.py").write_text("import absent_library\n")
-    ended = typed("plugins", env={"PYTHONPATH": str(tmp_path)})
-    assert ended.code == 1
+    (folder / "house_plugin.py").write_text(source)
+    return {"PYTHONPATH": str(folder)}
+
+
+PLUGIN = """
+from colossalai_env import Layer, NotMine, hookimpl
+class House:
+    name, layer = "house", Layer.MPI
+    def resolve(self, environ): return NotMine("no house")
+    def emulate(self, spec): raise NotImplementedError
+    def variables(self): raise LookupError("no table")
+@hookimpl
+def colossalai_env_resolvers(): return [House()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import absent_library\n", "No module named 'absent_library'"),
+        ("raise SystemExit('no licence')\n", "SystemExit: no licence"),
+        (PLUGIN.replace("Layer.MPI", "3"), "expected a Layer"),
+        (PLUGIN, "does not tell what it reads: LookupError: no table"),
+    ],
+    ids=["import", "leaving", "no layer", "no variables"],
+)
+def test_plugins_shows_a_broken_one_beside_the_others_and_fails(source: str, told: str, tmp_path: Path) -> None:
+    ended = typed("plugins", env=installed(tmp_path, source))
+    assert (ended.code, ended.err) == (1, "")
     assert "house     house-plugin 1.0      broken" in ended.out
-    assert "No module named 'absent_library'" in ended.out
+    assert "plugin 'house' of house-plugin 1.0: " in ended.out
+    assert told in ended.out
     assert "slurm     colossalai-env" in ended.out
-    report = json.loads(typed("explain", "--json", env={"PYTHONPATH": str(tmp_path)}).out)
+
+
+def test_a_broken_plugin_is_an_error_of_every_command(tmp_path: Path) -> None:
+    env = installed(tmp_path, "import absent_library\n")
+    report = json.loads(typed("explain", "--json", env=env).out)
     assert report["error"]["type"] == "BrokenPlugin"
+    code, found = examined(env)
+    assert (code, found["plugins"]["state"]) == (1, "wrong")
+
+
+def test_plugins_shows_one_that_brings_no_resolver(tmp_path: Path) -> None:
+    ended = typed("plugins", env=installed(tmp_path, PLUGIN.replace("[House()]", "[]")))
+    assert ended.code == 0
+    assert "house is empty: its hook brings no resolver" in ended.out
+
+
+@pytest.mark.parametrize("words", [["explain"], ["plugins", "--json"]])
+@pytest.mark.parametrize("env", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "drawn"])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(words: list[str], env: dict[str, str]) -> None:
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    ended = subprocess.run(
+        [*COMMAND, *words], stdout=ours, stderr=subprocess.PIPE, env=clean_environment(env), check=False, timeout=60
+    )
+    os.close(ours)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "explain"], stdout=full, stderr=subprocess.PIPE, env=clean_environment(), check=False, timeout=60
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"standard output cannot be written: No space left on device\n"
+
+
+def test_an_interrupted_command_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    os.mkfifo(dump)
+    command = [*COMMAND, "explain", "--env-file", str(dump)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=clean_environment())
+    with process, dump.open("w"):  # which opens when the command has, and now reads
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, b"")
+
+
+def test_a_narrow_terminal_cuts_nothing_off() -> None:
+    ended = typed("plugins", env={"FORCE_COLOR": "1", "COLUMNS": "40"})
+    assert "…" not in ended.out
 
 
 def examined(env: dict[str, str] | None = None) -> tuple[int, dict[str, dict[str, str]]]:

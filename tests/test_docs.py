@@ -71,6 +71,19 @@ def test_every_command_and_option_has_its_words() -> None:
         assert {option for option in options if f"`{option}" not in common + told[command]} == set(), command
 
 
+def transcripts() -> list[tuple[str, str]]:
+    """Return each command that the page of the command line shows with what it prints, and that."""
+    text = (DOCS / "reference/command-line.md").read_text()
+    return re.findall(r"^```console\n\$ (.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "printed"), transcripts(), ids=lambda text: text.splitlines()[0])
+def test_the_commands_of_the_command_lines_page_print_what_it_shows(command: str, printed: str) -> None:
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    ended = run(["bash", "-o", "pipefail", "-c", f"{{ {command}; }} 2>&1"], {"PATH": path})
+    assert ended.out.rstrip() == printed.rstrip()
+
+
 def as_printed(example: Example) -> str | None:
     """Compare a message on the page of errors with what the code above it raised, and with its section's name."""
     heading = re.findall(r"^### (.*)", example.document.text[: example.start], re.MULTILINE)[-1]

@@ -1,6 +1,7 @@
 """The command colossalai-env. Each of its commands is a module, imported when the command is typed.
 
-Exit codes: 0, all is well; 1, the launch or the machine is not, as the output says; 2, the command was typed wrongly.
+Exit codes: 0, all is well; 1, the launch or the machine is not, as the output says; 2, the command was typed wrongly;
+130, it was interrupted.
 """
 
 import argparse
@@ -23,6 +24,9 @@ COMMANDS: Mapping[str, str] = {
 }
 """The commands and what they tell. A command's module has the functions `arguments(parser)` and `run(options)`."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells count it: 128 and the signal's number."""
+
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     """Return the parser of one command's options."""
@@ -44,9 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = Environ.snapshot().argv if argv is None else argv
     if not words or words[0] not in COMMANDS:
         return _usage(words)
-    options = parser_of(words[0]).parse_args(words[1:])
     try:
-        code: int = _module(words[0]).run(options)
+        return _run(words[0], words[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    options = parser_of(command).parse_args(words)
+    try:
+        code: int = _module(command).run(options)
     except ColossalaiEnvError as error:
         if options.json:
             show_json({"error": {"type": type(error).__name__, "message": str(error)}})

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from colossalai_env.environ import Environ
 
-STYLES = {"ok": "green", "ready": "green", "note": "yellow", "disabled": "yellow", "wrong": "red", "broken": "red"}
+STYLES = {
+    "ok": "green",
+    "ready": "green",
+    "note": "yellow",
+    "disabled": "yellow",
+    "empty": "yellow",
+    "wrong": "red",
+    "broken": "red",
+}
 """What words of state look like on a terminal."""
 
 
@@ -22,7 +30,7 @@ def on_terminal() -> bool:
 
 def show_json(document: object) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    show_text(json.dumps(document, indent=2))
 
 
 def show_error(error: Exception) -> None:
@@ -31,8 +39,14 @@ def show_error(error: Exception) -> None:
 
 
 def show_text(text: str) -> None:
-    """Print a text as it is."""
-    sys.stdout.write(f"{text}\n")
+    """Print a text as it is; end the process with 1 where nobody takes it, quietly where a pipe's reader has left."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        left = isinstance(error, BrokenPipeError)
+        raise SystemExit(1 if left else f"standard output cannot be written: {error.strerror}") from None
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -50,7 +64,12 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # nothing is cut off where the terminal is narrow
     for row in rows:
         table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    console = Console()
+    with console.capture() as drawn:
+        console.print(table)
+    show_text(drawn.get().rstrip("\n"))

@@ -10,9 +10,12 @@ from typing import Any
 
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
-from colossalai_env.registry import DISABLE, Plugin, disabled, installed, load, resolvers
+from colossalai_env.registry import DISABLE, Plugin, Registered, disabled, installed, load, resolvers
 
 from .output import show_json, show_table, show_text
+
+QUIET = ("disabled", "empty")
+"""States that are worth a line, and no fault."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +36,13 @@ def run(options: argparse.Namespace) -> int:
             problems.append(str(error))
     if options.json:
         show_json({"plugins": found, "problems": problems})
-    else:
-        columns = ["plugin", "distribution", "state", "resolver", "layer", "asks by", "reads"]
-        keys = ["plugin", "distribution", "state", "resolver", "layer", "ways", "variables"]
-        show_table(columns, [[_cell(row[key]) for key in keys] for row in found])
-        for problem in problems:
-            show_text(problem)
+        return 1 if problems else 0
+    columns = ["plugin", "distribution", "state", "resolver", "layer", "asks by"]
+    keys = ["plugin", "distribution", "state", "resolver", "layer", "ways"]
+    show_table(columns, [[_cell(row[key]) for key in keys] for row in found])
+    reads = [f"{row['resolver']} reads {', '.join(row['variables'])}" for row in found if row["variables"]]
+    notes = [f"{row['plugin']} is {row['state']}: {row['problem']}" for row in found if row["state"] in QUIET]
+    show_text("\n".join([*reads, *notes, *problems]))
     return 1 if problems else 0
 
 
@@ -60,16 +64,18 @@ def _rows(plugin: Plugin, is_disabled: bool) -> list[dict[str, Any]]:
     if is_disabled:
         return [{**row, "state": "disabled", "problem": f"{DISABLE} names it"}]
     try:
-        loaded = load([plugin])
+        rows = [{**row, **_told(item)} for item in load([plugin])]
     except ColossalaiEnvError as error:
         return [{**row, "state": "broken", "problem": str(error)}]
-    return [
-        {
-            **row,
-            "resolver": item.resolver.name,
-            "layer": item.resolver.layer.name.lower(),
-            "variables": list(getattr(item.resolver, "variables", tuple)()),
-            "ways": [way.name for way in getattr(item.resolver, "locate", ())],
-        }
-        for item in loaded
-    ]
+    return rows or [{**row, "state": "empty", "problem": "its hook brings no resolver"}]
+
+
+def _told(item: Registered) -> dict[str, Any]:
+    resolver: Any = item.resolver  # what a plugin need not have is looked for
+    try:
+        variables = list(resolver.variables()) if hasattr(resolver, "variables") else []
+        ways = [way.name for way in getattr(resolver, "locate", ())]
+    except Exception as error:
+        problem = f"its resolver {resolver.name!r} does not tell what it reads: {type(error).__name__}: {error}"
+        raise item.plugin.broken(problem) from error
+    return {"resolver": resolver.name, "layer": resolver.layer.name.lower(), "variables": variables, "ways": ways}
