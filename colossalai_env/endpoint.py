@@ -24,6 +24,9 @@ GIVEN = frozenset({"MASTER_ADDR", "argument host", "args.host", "--host"})
 SIOCGIFADDR = 0x8915
 """Linux's request for an interface's address (sockios.h)."""
 
+BRIDGES = ("docker", "virbr", "veth", "br-")
+"""Beginnings of the names of interfaces that lead to containers and virtual machines of this host."""
+
 ATTEMPTS = 8
 """How many derived ports are tried when some are taken."""
 
@@ -41,12 +44,15 @@ def own_address() -> str:
     interface.
     """
     try:
-        named = [address for address in addresses(socket.gethostname()) if not is_loopback(address)]
+        return reachable(addresses(socket.gethostname()))
     except OSError:
-        named = []
-    for address in [*named, *_interface_addresses()]:
-        return address
-    return "127.0.0.1"
+        return reachable(())
+
+
+def reachable(named: Sequence[str]) -> str:
+    """Return the first of this host's addresses that is not loopback, those of its name before its interfaces'."""
+    own = (address for name, address in interfaces() if not name.startswith(("lo", *BRIDGES)))
+    return next((address for address in (*named, *own) if not is_loopback(address)), "127.0.0.1")
 
 
 def is_loopback(address: str) -> bool:
@@ -54,17 +60,15 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
-def _interface_addresses() -> Iterator[str]:
-    """Return the IPv4 addresses of the interfaces, but those of loopback and of bridges to containers."""
+def interfaces() -> Iterator[tuple[str, str]]:
+    """Return the interfaces that have an IPv4 address, and it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
-            if name.startswith(("lo", "docker", "virbr", "veth", "br-")):
-                continue
             try:
                 found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
             except OSError:
                 continue
-            yield socket.inet_ntoa(found[20:24])
+            yield name, socket.inet_ntoa(found[20:24])
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ import os
 import pty
 import resource
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from colossalai_env import cli
+from colossalai_env.cli import doctor
+from colossalai_env.endpoint import reachable
 from colossalai_env.testing.captures import RECORDED
 from tests.processes import TORCHRUN, Ended, clean_environment, run
 
@@ -309,24 +312,120 @@ def test_doctor_finds_what_is_wrong_says_what_to_do_and_ends_with_one() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
-        code, found = examined({"GLOO_SOCKET_IFNAME": "absent0", "NCCL_SOCKET_IFNAME": "lo", "HTTP_PROXY": "http://p"})
+        code, found = examined(
+            {
+                "GLOO_SOCKET_IFNAME": "absent0",
+                "NCCL_SOCKET_IFNAME": "lo",
+                "TORCH_DISTRIBUTED_DEBUG": "DETAIL",
+                "CUDA_VISIBLE_DEVICES": "",
+                "HTTP_PROXY": "http://p",
+            }
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert code == 1
     assert found["GLOO_SOCKET_IFNAME"]["state"] == "wrong"
     assert "use one of lo" in found["GLOO_SOCKET_IFNAME"]["advice"]
-    assert found["NCCL_SOCKET_IFNAME"]["state"] == "ok"
+    assert found["NCCL_SOCKET_IFNAME"]["found"] == "is lo, which no other host can reach"
+    assert found["TORCH_DISTRIBUTED_DEBUG"]["state"] == "note"
+    assert found["devices"]["found"] == "no accelerator is visible, and CUDA_VISIBLE_DEVICES is ''"
     assert found["HTTP_PROXY"]["state"] == "note"
     assert found["open files"]["state"] == "note"
     assert f"ulimit -n {hard}" in found["open files"]["advice"]
 
 
-def test_doctor_goes_on_where_torch_cannot_be_imported(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')\n")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise ImportError('libcudart.so.12: cannot open shared object file')\n", "libcudart"),
+        ("raise RuntimeError('NumPy was built for another Python')\n", "RuntimeError: NumPy"),
+        ("__version__, distributed = '2.4.1', None\n", "2.4.1 has no torch.accelerator"),
+    ],
+    ids=["library", "failing", "old"],
+)
+def test_doctor_goes_on_where_torch_cannot_be_used(source: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(source)
     code, found = examined({"PYTHONPATH": str(tmp_path)})
     assert (code, found["torch"]["state"]) == (1, "wrong")
-    assert "libcudart" in found["torch"]["found"]
+    assert told in found["torch"]["found"]
     assert "ports" in found
+
+
+NAMELESS = "127.0.0.1 localhost\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolv.conf need root")
+@pytest.mark.parametrize(
+    ("hosts", "silent", "state", "told"),
+    [
+        (NAMELESS, True, "wrong", "odd-host took more than 0.5 s to look up"),
+        (NAMELESS, False, "wrong", "odd-host has no address: "),
+        (f"{NAMELESS}198.51.100.7 odd-host\n", True, "wrong", "is 198.51.100.7, which is another host's address"),
+        (f"{NAMELESS}127.0.1.1 odd-host\n", True, "note", "is 127.0.1.1, which no other host can reach"),
+    ],
+    ids=["silent DNS", "no address", "stale address", "loopback"],
+)
+def test_doctor_looks_up_its_own_name_within_a_bound(
+    hosts: str, silent: bool, state: str, told: str, tmp_path: Path
+) -> None:
+    if state == "note" and reachable(()) == "127.0.0.1":
+        pytest.skip("no interface but loopback: nobody could be reached in any way")
+    (tmp_path / "hosts").write_text(hosts)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\n")
+    (tmp_path / "torch.py").write_text("raise ImportError('left out: it takes seconds')\n")
+    there = f"hostname odd-host; for f in hosts resolv.conf; do mount --bind {tmp_path}/$f /etc/$f; done; exec "
+    program = "from colossalai_env.cli import doctor, main; doctor.PATIENCE = 0.5; main(['doctor', '--json'])"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nameserver:
+        if silent:  # asked, it never answers; where nobody listens, the kernel says so at once
+            nameserver.bind(("127.0.0.9", 53))
+        command = ["unshare", "--mount", "--uts", "sh", "-ec", f'{there} "$@"', "sh", sys.executable, "-c", program]
+        ended = run(command, {"PYTHONPATH": str(tmp_path)})
+    found = {finding["topic"]: finding for finding in json.loads(ended.out)}
+    assert (found["host name"]["state"], found["host name"]["advice"] != "") == (state, True)
+    assert told in found["host name"]["found"]
+    assert "ports" in found
+
+
+def test_doctor_and_gloo_agree_on_which_interfaces_there_are() -> None:
+    program = """
+import json, os, sys
+from torch import distributed
+from colossalai_env.cli import doctor
+from colossalai_env.environ import Environ
+usable = doctor._interfaces()
+bare = next(iter({name for _, name in __import__("socket").if_nameindex()}.difference(usable)), "absent1")
+for value in ["", "lo", "lo,", ",".join(usable), "absent0", "lo,absent0", "^lo", "=lo", " lo", bare]:
+    os.environ["GLOO_SOCKET_IFNAME"] = value
+    findings = doctor._variables(Environ({"GLOO_SOCKET_IFNAME": value}))
+    well = all(finding.state != "wrong" for finding in findings)
+    try:
+        distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    except RuntimeError as error:
+        assert "Unable to find address" in str(error) and not well, (value, error)
+    else:
+        assert well, value
+        distributed.destroy_process_group()
+"""
+    ended = run([sys.executable, "-W", "ignore", "-c", program])
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        ("eth", "ok"),
+        ("ib,eth", "ok"),
+        ("^lo", "ok"),
+        ("^docker", "ok"),
+        ("=eth0", "ok"),
+        ("lo", "note"),
+        ("=eth", "wrong"),
+        ("^eth,lo", "wrong"),
+        ("ib", "wrong"),
+    ],
+)
+def test_doctor_reads_interfaces_as_nccl_does(value: str, state: str) -> None:
+    assert doctor.interface("NCCL_SOCKET_IFNAME", value, ["lo", "eth0"]).state == state
 
 
 @pytest.mark.parametrize("words", [[], ["explian"], ["explain", "--nonsense"]])

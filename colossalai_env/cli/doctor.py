@@ -14,22 +14,24 @@ import resource
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from colossalai_env.endpoint import addresses, is_loopback, own_address
+from colossalai_env.endpoint import addresses, interfaces, is_loopback, reachable
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
 from colossalai_env.registry import disabled, installed, resolvers
 from colossalai_env.resolution import LOWEST_PORT, PORT_LIMIT
-from colossalai_env.scout import largest_world
-from colossalai_env.store import Worker
+from colossalai_env.scout import bind, largest_world
+from colossalai_env.store import Task, Worker
 
 from .output import show_json, show_table
+
+T = TypeVar("T")
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -47,6 +49,19 @@ SMALL_SHM = 1 << 30
 
 MANY = 1024
 """Ranks that rank 0's limit of open files should suffice for without a word."""
+
+HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Variables that hide devices from torch."""
+
+COSTLY: Mapping[str, tuple[str, str]] = {
+    "NCCL_P2P_DISABLE": ("1", "the GPUs of a node do not copy to each other directly, which is slow"),
+    "NCCL_SHM_DISABLE": ("1", "the GPUs of a node talk over the network where they cannot directly, which is slow"),
+    "NCCL_IB_DISABLE": ("1", "InfiniBand and RoCE are left unused, which is slow between nodes"),
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": ("0", "a collective that fails or times out is not ended: the others hang"),
+    "NCCL_ASYNC_ERROR_HANDLING": ("0", "a collective that fails or times out is not ended: the others hang"),
+    "TORCH_DISTRIBUTED_DEBUG": ("DETAIL", "each collective is compared on all ranks first, which is slow"),
+}
+"""Settings left over from a search for a fault, and what they cost (NCCL's and torch's pages on their variables)."""
 
 
 @attrs.frozen
@@ -67,7 +82,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Examine; the code is 1 where something is wrong."""
     environ = Environ.snapshot()
-    findings = [*_versions(), *_torch(), *_plugins(environ), *_names(), *_variables(environ), *_limits()]
+    findings = [*_versions(), *_torch(environ), *_plugins(environ), *_names(), *_variables(environ), *_limits()]
     if options.json:
         show_json([attrs.asdict(finding) for finding in findings])
     else:
@@ -88,31 +103,42 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _torch() -> Iterator[Finding]:
+def _torch(environ: Environ) -> Iterator[Finding]:
     try:
         import torch
         from torch import distributed
-    except (ImportError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - its import runs much, and each failure is told
         advice = "install torch 2.6 or newer; colossalai-env explain works without it"
         yield Finding(WRONG, "torch", f"cannot be imported: {type(error).__name__}: {error}", advice)
         return
+    if not hasattr(torch, "accelerator"):
+        yield Finding(WRONG, "torch", f"{torch.__version__} has no torch.accelerator", "install torch 2.6 or newer")
+        return
+    from colossalai_env.device import Accelerators
+
     backends = [name for name in ("nccl", "gloo", "mpi", "xccl") if distributed.is_backend_available(name)]
     yield Finding(OK, "torch", f"{torch.__version__}, backends {', '.join(backends)}")
-    kind = torch.accelerator.current_accelerator()
-    count = torch.accelerator.device_count() if kind else 0
-    if count:
-        yield Finding(OK, "devices", f"{count} of kind {kind}")
-    elif os.path.exists("/dev/nvidia0"):
-        advice = f"install a build of torch with CUDA (this one has {torch.version.cuda or 'none'}); look at nvidia-smi"
-        yield Finding(WRONG, "devices", "/dev/nvidia0 is there, and torch sees no device", advice)
-    else:
-        yield Finding(NOTE, "devices", "no accelerator: the CPU, with gloo", "on a login node this is as it should be")
-    if count and kind and kind.type == "cuda":
+    here = Accelerators.here()
+    yield _devices(here.kind, here.visible, environ, torch.version.cuda or torch.version.hip or "none")
+    if "nccl" in backends:
         cuda: Any = torch.cuda  # its nccl has no types
-        if "nccl" in backends:
-            yield Finding(OK, "NCCL", ".".join(map(str, cuda.nccl.version())))
-        else:
-            yield Finding(WRONG, "NCCL", "this torch was built without it", "install another build, or use gloo")
+        yield Finding(OK, "NCCL", ".".join(map(str, cuda.nccl.version())))
+    elif here.kind == "cuda":
+        yield Finding(WRONG, "NCCL", "this torch was built without it", "install another build, or use gloo")
+
+
+def _devices(kind: str, visible: int, environ: Environ, toolkit: str) -> Finding:
+    if visible:
+        return Finding(OK, "devices", f"{visible} of kind {kind}")
+    hidden = environ.found(HIDING)
+    if hidden:
+        told = ", ".join(f"{name} is {value!r}" for name, value in hidden)
+        return Finding(NOTE, "devices", f"no accelerator is visible, and {told}", "unset it to see them all")
+    present = [path for path in ("/dev/nvidia0", "/dev/kfd") if os.path.exists(path)]
+    if present:
+        advice = f"install a build of torch with CUDA or ROCm (this one has {toolkit}); look at nvidia-smi or rocm-smi"
+        return Finding(WRONG, "devices", f"{present[0]} is there, and torch sees no device", advice)
+    return Finding(NOTE, "devices", "no accelerator: the CPU, with gloo", "on a login node this is as it should be")
 
 
 def _plugins(environ: Environ) -> Iterator[Finding]:
@@ -129,58 +155,108 @@ def _plugins(environ: Environ) -> Iterator[Finding]:
 
 def _names() -> Iterator[Finding]:
     name = socket.gethostname()
-    yield _own_name(name, own_address())
-    began = time.monotonic()
-    task = Worker().start(lambda: socket.getfqdn(own_address()))
-    ended = task.wait(PATIENCE)
-    took = time.monotonic() - began
-    if ended and took < SLOW:
-        yield Finding(OK, "reverse DNS", f"{own_address()} is {task.value}, in {took * 1000:.0f} ms")
-    else:
+    task, took = _looked_up(lambda: addresses(name))
+    own = reachable([address for address in task.value or () if _is_here(address)])
+    yield _own_name(name, task, took, own)
+    asked, took = _looked_up(lambda: socket.getfqdn(own))
+    if not asked.done.is_set() or took >= SLOW:
         advice = "name the job's hosts in /etc/hosts, or mend resolv.conf: each rank's connection waits for this"
-        found = f"{own_address()} took {'' if ended else 'more than '}{took:.1f} s"
-        yield Finding(NOTE if took < STALLED else WRONG, "reverse DNS", found, advice)
+        state = NOTE if asked.done.is_set() and took < STALLED else WRONG
+        yield Finding(state, "reverse DNS", f"{own} {_delay(asked, took)}", advice)
+    else:
+        named = f"is {asked.value}" if asked.value != own else "has no name"
+        yield Finding(OK, "reverse DNS", f"{own} {named}, in {took * 1000:.0f} ms")
 
 
-def _own_name(name: str, reachable: str) -> Finding:
-    try:
-        found = addresses(name)
-    except OSError as error:
-        advice = (
-            f"add '{reachable} {name}' to /etc/hosts here and on the other hosts, or export MASTER_ADDR={reachable}"
-        )
-        return Finding(WRONG, "host name", f"{name} has no address: {error.strerror}", advice)
+def _looked_up(call: Callable[[], T]) -> tuple[Task[T], float]:
+    """Make a call that may ask DNS, which has no limit of its own; return it and the seconds that it took."""
+    began = time.monotonic()
+    task = Worker().start(call)
+    task.wait(PATIENCE)
+    return task, time.monotonic() - began
+
+
+def _delay(task: Task[Any], took: float) -> str:
+    return f"took {'' if task.done.is_set() else 'more than '}{took:.1f} s"
+
+
+def _own_name(name: str, task: Task[tuple[str, ...]], took: float, own: str) -> Finding:
+    topic, entry = "host name", f"add '{own} {name}' to /etc/hosts here and on the other hosts"
+    if not task.done.is_set() or took >= STALLED:
+        return Finding(WRONG, topic, f"{name} {_delay(task, took)} to look up", f"{entry}, or mend resolv.conf")
+    if isinstance(task.error, OSError):
+        absent = f"{name} has no address: {task.error.strerror}"
+        return Finding(WRONG, topic, absent, f"{entry}, or export MASTER_ADDR={own}")
+    found = task.result()
     listed = ", ".join(found)
-    if all(map(is_loopback, found)) and not is_loopback(reachable):
-        advice = f"where the others find it so too, export MASTER_ADDR={reachable}, or mend /etc/hosts"
-        return Finding(NOTE, "host name", f"{name} is {listed}, which no other host can reach", advice)
-    return Finding(OK, "host name", f"{name} is {listed}")
+    if not any(map(_is_here, found)):
+        return Finding(WRONG, topic, f"{name} is {listed}, which is another host's address", f"mend it: {entry}")
+    if all(map(is_loopback, found)) and not is_loopback(own):
+        device = next(device for device, address in interfaces() if address == own)
+        advice = f"on several hosts, mend /etc/hosts, or export MASTER_ADDR={own} and, for gloo, GLOO_SOCKET_IFNAME"
+        return Finding(NOTE, topic, f"{name} is {listed}, which no other host can reach", f"{advice}={device}")
+    if took >= SLOW:
+        return Finding(NOTE, topic, f"{name} is {listed}, and {_delay(task, took)} to look up", entry)
+    return Finding(OK, topic, f"{name} is {listed}")
+
+
+def _is_here(address: str) -> bool:
+    try:
+        bind((address, 0)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _variables(environ: Environ) -> Iterator[Finding]:
-    interfaces = [name for _, name in socket.if_nameindex()]
+    usable = _interfaces()
     for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
         value = environ.get(variable)
-        if value is not None:
-            yield _interface(variable, value, interfaces)
+        if value:  # an empty one counts as unset
+            yield interface(variable, value, usable)
+    for name, value in environ.found([*COSTLY]):
+        setting, cost = COSTLY[name]
+        if value.upper() == setting:
+            yield Finding(NOTE, name, f"is {value}: {cost}", "unset it, unless it is meant")
     proxies = [name for name in ("http_proxy", "https_proxy", "all_proxy") for name in (name, name.upper())]
     for name, _ in environ.found(proxies):
         advice = "ranks do not meet through it (TCPStore, gloo and NCCL connect directly); downloads do"
         yield Finding(NOTE, name, "is set", advice)
 
 
-def _interface(variable: str, value: str, interfaces: list[str]) -> Finding:
-    """Look whether the interfaces are there; NCCL takes beginnings of names, ``=`` for whole ones, ``^`` to exclude."""
-    exact = not variable.startswith("NCCL") or value.startswith(("=", "^="))
-    wanted = value.lstrip("^=").split(",")
-    found = [
-        name for name in interfaces for item in wanted if name == item or (not exact and item and name.startswith(item))
+def _interfaces() -> tuple[str, ...]:
+    """Return the interfaces that have an address, of IPv4 or IPv6."""
+    found = [name for name, _ in interfaces()]
+    with suppress(OSError), open("/proc/net/if_inet6", encoding="ascii") as file:  # absent where IPv6 is
+        found += [line.split()[-1] for line in file]
+    return tuple(dict.fromkeys(found))
+
+
+def interface(variable: str, value: str, usable: Sequence[str]) -> Finding:
+    """Look whether what is named is there, by the rule of the library that reads it."""
+    if variable.startswith("NCCL"):
+        chosen = _nccl_chooses(value, usable)
+        missing = [] if chosen else [value]
+    else:  # gloo needs each of them, TensorPipe takes one
+        chosen = value.removesuffix(",").split(",") if variable.startswith("GLOO") else [value]
+        missing = [name for name in chosen if name not in usable]
+    if missing:
+        found = f"is {value!r}, and no interface with an address fits {', '.join(map(repr, missing))}"
+        return Finding(WRONG, variable, found, f"use one of {', '.join(usable)}")
+    if all(name.startswith("lo") for name in chosen):
+        return Finding(NOTE, variable, f"is {value}, which no other host can reach", "unset it for several hosts")
+    return Finding(OK, variable, value)
+
+
+def _nccl_chooses(value: str, usable: Sequence[str]) -> list[str]:
+    """Choose as NCCL does: beginnings of names, ``=`` for whole ones, ``^`` for all others (NCCL's user guide)."""
+    names = value.removeprefix("^").removeprefix("=").split(",")
+    exact = value.removeprefix("^").startswith("=")
+    return [
+        name
+        for name in usable
+        if any(name == item or (not exact and name.startswith(item)) for item in names if item) != value.startswith("^")
     ]
-    if found or (value.startswith("^") and not variable.startswith("GLOO")):
-        return Finding(OK, variable, value)
-    return Finding(
-        WRONG, variable, f"is {value!r}, and no interface is named so", f"use one of {', '.join(interfaces)}"
-    )
 
 
 def _limits() -> Iterator[Finding]:
