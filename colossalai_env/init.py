@@ -1,14 +1,10 @@
 """init_from_env(): from the environment to a Job; what fails on one rank is told to all."""
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +13,7 @@ from .config import ConfigLike, load_config
 from .endpoint import locate
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
+from .interrupts import Stopped, die_of_sigterm, interruptible
 from .job import Job, refuse_second, reply_of, run
 from .meeting import Meeting
 from .reply import Place, Reply
@@ -92,35 +89,6 @@ TELLING = 5.0
 """Seconds that a rank with an error of its own takes to reach the others before it goes."""
 
 
-class _Stopped(BaseException):
-    """SIGTERM came during init."""
-
-
-@contextmanager
-def _stoppable() -> Generator[None]:
-    """Let SIGTERM interrupt init, so that the others can be told; it ends the process all the same."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise _Stopped
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Stopped:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _ways(resolution: Resolution) -> tuple[Way, ...]:
     deciding = resolution.deciding
     return tuple(getattr(deciding.resolver, "locate", ())) if deciding else ()
@@ -170,7 +138,7 @@ def _together(
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
     try:
-        with _stoppable(), _telling(meeting, lambda: reply):
+        with _telling(meeting, lambda: reply), interruptible():
             meeting.reserve()
             from . import device as devices
             from .group import connect
@@ -210,11 +178,13 @@ def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
         raise  # told already
     except BaseException as stop:
         names: dict[type[BaseException], str] = {
-            _Stopped: "was stopped by SIGTERM",
+            Stopped: "was stopped by SIGTERM",
             KeyboardInterrupt: "was stopped by Ctrl-C",
         }
         reason = names.get(type(stop), f"left by {type(stop).__name__}: {stop}")
         meeting.abort(attrs.evolve(reply(), error=reason))
+        if isinstance(stop, Stopped):
+            die_of_sigterm()
         raise
 
 
@@ -230,11 +200,13 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     watch = Watch(time.monotonic, time.monotonic(), TELLING)
     meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch)
     try:
-        with _stoppable():
+        with interruptible():
             meeting.reserve()
             _fail_together(meeting, attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank))
     except ColossalaiEnvError:
         log.debug("the other ranks could not be told")
+    except Stopped:
+        die_of_sigterm()
     finally:
         meeting.close()
     return failure

@@ -1,6 +1,8 @@
 """init_from_env() in real processes: under torchrun, by hand, by arguments, and alone."""
 
 import json
+import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -127,6 +129,29 @@ print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
     ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program], off)
     assert ended.code == 0, ended.err
     assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
+
+
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT"])
+def test_a_signal_is_served_though_the_code_that_it_interrupts_drops_it(stop: str, tmp_path: Path) -> None:
+    """As torch's own import does: an exception in it while it looks for NumPy is a warning."""
+    config = tmp_path / "config.py"
+    config.write_text(f"""
+import os, signal, threading
+try:
+    os.kill(os.getpid(), signal.{stop})
+except BaseException:
+    pass
+threading.Event().wait(30)
+""")
+    program = "import sys, colossalai_env; colossalai_env.init_from_env(timeout=30, config=sys.argv[1] or None)"
+    with Processes() as processes:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank, file in enumerate(["", str(config)]):
+            processes.start([sys.executable, "-c", program, file], {"RANK": str(rank), **shared})
+        waiting, stopped = processes.wait(20)
+    assert stopped.code == -getattr(signal, stop)
+    name = {"SIGTERM": "SIGTERM", "SIGINT": "Ctrl-C"}[stop]
+    assert re.search(rf"RankFailed: rank 1 \(pid \d+ on .*\) failed: was stopped by {name}", waiting.err)
 
 
 def test_a_process_alone_needs_no_socket() -> None:
