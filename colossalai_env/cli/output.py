@@ -57,8 +57,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in (columns, *rows)
         )
-        show_text("\n".join(lines))
-        show_text("")
+        show_text("\n".join([*lines, ""]))  # in one write, since other ranks print there too
         return
     from rich.console import Console
     from rich.table import Table
