@@ -50,6 +50,6 @@ clean: ## forget what was set up
 # What cannot be installed is absent, and the benchmarks say so.
 .venv/peers/ready:
 	$(PYTHON) -m venv .venv/peers
-	for peer in accelerate idr-torch jax lightning-fabric submitit; do \
+	for peer in accelerate idr-torch jax lightning-fabric pytorch-ignite submitit; do \
 		.venv/peers/bin/pip install --quiet '$(TORCH)' $$peer || echo "$$peer cannot be installed"; done
 	@touch $@

@@ -43,7 +43,7 @@ class Environ:
 
     def __contains__(self, name: str) -> bool:
         """Tell whether the variable or option is set, be it to nothing."""
-        return self.get(name) is not None
+        return self._option(name) is not None if name.startswith("--") else name in self.variables
 
     def found(self, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Return the pairs of name and text of those that are set."""

@@ -21,7 +21,7 @@ from .errors import (
 )
 from .registry import Plugin, resolvers
 from .resolver import READERS, Answer, Claim, Layer, NotMine, ResolverProtocol, Unusable, text
-from .spec import DistSpec
+from .spec import FIELDS, DistSpec
 
 SELECT = "COLOSSALAI_ENV_RESOLVER"
 """Names the one resolver to ask."""
@@ -255,7 +255,7 @@ def _ask(resolver: ResolverProtocol, environ: Environ, broken: Callable[[str], B
     except Exception as error:
         problem = f"its resolver {resolver.name!r} failed: {type(error).__name__}: {error}"
         raise broken(problem) from error
-    if not isinstance(answer, Claim | NotMine | Unusable):
+    if not isinstance(answer, (Claim, NotMine, Unusable)):
         raise broken(f"its resolver {resolver.name!r} answered {answer!r}, expected a Claim, NotMine or Unusable")
     return answer
 
@@ -293,19 +293,20 @@ def _decide(candidates: Sequence[Candidate], environ: Environ, given: Mapping[st
         winner = None
     if winner and any(getattr(winner.spec, field) != given[field].value for field in identity):
         winner = _other_rank(winner, identity)
-    if not winner:
-        base: dict[str, Any] = {"resolver": "arguments"}
-        sources: dict[str, str] = {}
-        from_arguments = True
-    else:
-        base = attrs.asdict(winner.spec, recurse=False)
-        sources = dict(base.pop("sources"))
-        from_arguments = winner.layer is Layer.ARGUMENTS
+    base: dict[str, Any] = {"resolver": "arguments"}
+    if winner:
+        base = {name: getattr(winner.spec, name) for name in FIELDS}
+    sources = dict(winner.spec.sources) if winner else {}
+    changed = False
+    from_arguments = winner is None or winner.layer is Layer.ARGUMENTS
     for name, item in _settings(environ, given, base, from_arguments=from_arguments).items():
+        if (base.get(name), sources.get(name)) == (item.value, item.source):
+            continue
+        changed = True
         if base.get(name) != item.value and name in {"host", "port"}:
             base["agent_store"] = False
         base[name], sources[name] = item.value, item.source
-    return _completed(base, sources)
+    return _completed(winner.spec if winner and not changed else _built(base, sources))
 
 
 @attrs.frozen
@@ -324,7 +325,7 @@ def _innermost(candidates: Sequence[Candidate]) -> _Winner:
             raise candidate.answer.error
         if candidate.layer is layer and isinstance(candidate.answer, Claim):
             claims.append((candidate.name, candidate.answer.spec))
-    if len({(spec.rank, spec.world_size) for _, spec in claims}) > 1:
+    if len(claims) > 1 and len({(spec.rank, spec.world_size) for _, spec in claims}) > 1:
         raise ConflictingResolvers(tuple((name, spec.rank, spec.world_size) for name, spec in claims))
     if layer is Layer.ALONE:
         _refuse_traces(candidates)
@@ -375,14 +376,16 @@ def _settings(
     return settings
 
 
-def _completed(base: dict[str, Any], sources: dict[str, str]) -> DistSpec:
-    """Build the spec, with the port that its job id gives and loopback for a world on one node."""
+def _built(base: dict[str, Any], sources: dict[str, str]) -> DistSpec:
     try:
-        spec = DistSpec(**base, sources=sources)
-        spec = with_port(spec) if spec.world_size > 1 else spec
-        if spec.world_size > 1 and spec.host is None and spec.one_node:
-            spec = on_loopback(spec)
+        return DistSpec(**base, sources=sources)
     except InvalidSpec as error:
         found = tuple((sources.get(field, field), str(base.get(field))) for field in error.fields)
         raise ContradictoryVariables(base["resolver"], error.problem, found, base.get("rank")) from None
-    return spec
+
+
+def _completed(spec: DistSpec) -> DistSpec:
+    """Add the port that the job id gives, and loopback for a world on one node."""
+    if spec.world_size == 1:
+        return spec
+    return with_port(on_loopback(spec) if spec.host is None and spec.one_node else spec)

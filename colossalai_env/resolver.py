@@ -193,7 +193,10 @@ def any_of(*marks: str) -> Presence:
     absent = NotMine(f"no {' or '.join(marks)}")
 
     def present(environ: Environ) -> NotMine | None:
-        return None if any(mark in environ for mark in marks) else absent
+        for mark in marks:
+            if mark in environ:
+                return None
+        return absent
 
     present.__doc__ = f"Any of {', '.join(marks)} is set."
     return present
@@ -333,7 +336,8 @@ class _Reading:
         self.names.clear()
         if isinstance(row, Var):
             return self.read(row, READERS.get(field, text))
-        inputs = [self.read(item, text, required=is_required(row, self.environ)) for item in row.variables]
+        required = is_required(row, self.environ)
+        inputs = [self.read(item, text, required=required) for item in row.variables]
         if any(value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)):
             return None
         try:

@@ -1,6 +1,7 @@
 """DistSpec: who this process is in its job, and the invariants of that answer."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +34,7 @@ def port_number(text: str) -> int:
     return whole_number(text, smallest=1, largest=65535)
 
 
+@lru_cache(maxsize=8)
 def host_name(text: str) -> str:
     """Read a host's name or IP address; raise `ValueError` for anything that carries more, such as a port."""
     if not (_is_name(text) or _is_ipv6(text)):

@@ -7,6 +7,8 @@ called inside a step leaves behind.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from colossalai_env import (
     DistSpec,
@@ -26,8 +28,9 @@ from colossalai_env import (
     whole_number,
 )
 
-from .hostlist import HostList
-from .tasks import TaskCounts
+if TYPE_CHECKING:
+    from .hostlist import HostList
+    from .tasks import TaskCounts
 
 JOB, STEP = ("SLURM_JOB_ID", "SLURM_JOBID"), "SLURM_STEP_ID"
 SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NPROCS", "SLURM_NTASKS")
@@ -50,6 +53,22 @@ ADVICE = (
     "start the processes with srun (srun python train.py), or for one process alone "
     "export COLOSSALAI_ENV_RESOLVER=single-process"
 )
+
+
+@lru_cache(maxsize=1)
+def host_list(text: str) -> "HostList":
+    """Read a list of hosts once; what that takes is imported by the processes that Slurm started."""
+    from .hostlist import HostList
+
+    return HostList.parse(text)
+
+
+@lru_cache(maxsize=1)
+def task_counts(text: str) -> "TaskCounts":
+    """Read the tasks of each node once."""
+    from .tasks import TaskCounts
+
+    return TaskCounts.parse(text)
 
 
 def genuine_step(environ: Environ) -> NotMine | None:
@@ -110,8 +129,8 @@ def _contradiction(environ: Environ) -> str | None:  # noqa: PLR0911 - one witne
     """
     try:
         node = whole_number(environ.get("SLURM_NODEID") or "")
-        names = HostList.parse(environ.get("SLURM_STEP_NODELIST") or "")
-        tasks = TaskCounts.parse(environ.get("SLURM_STEP_TASKS_PER_NODE") or "")
+        names = host_list(environ.get("SLURM_STEP_NODELIST") or "")
+        tasks = task_counts(environ.get("SLURM_STEP_TASKS_PER_NODE") or "")
         nodes = whole_number(environ.get("SLURM_STEP_NUM_NODES") or "")
         size = whole_number(environ.get("SLURM_STEP_NUM_TASKS") or "")
     except ValueError:
@@ -132,7 +151,7 @@ def _contradiction(environ: Environ) -> str | None:  # noqa: PLR0911 - one witne
     return None
 
 
-def tasks_on_node(tasks: TaskCounts, node: int) -> int:
+def tasks_on_node(tasks: "TaskCounts", node: int) -> int:
     """Count the tasks of this node; layouts may be uneven."""
     if node >= len(tasks):
         msg = f"SLURM_NODEID must be below {len(tasks)}, the nodes of SLURM_STEP_TASKS_PER_NODE"
@@ -140,7 +159,7 @@ def tasks_on_node(tasks: TaskCounts, node: int) -> int:
     return tasks[node]
 
 
-def first_host(hosts: HostList, distribution: str | None) -> str | None:
+def first_host(hosts: "HostList", distribution: str | None) -> str | None:
     """Name rank 0's node: the step's first, except in an arbitrary distribution, where no variable says."""
     return None if distribution == "arbitrary" else hosts[0]
 
@@ -208,7 +227,7 @@ SLURM = Resolver(
     local_rank=var("SLURM_LOCALID", required=STEP),
     local_world_size=derive(
         tasks_on_node,
-        var("SLURM_STEP_TASKS_PER_NODE", read=TaskCounts.parse),
+        var("SLURM_STEP_TASKS_PER_NODE", read=task_counts),
         var("SLURM_NODEID", read=whole_number),
         required=STEP,
     ),
@@ -216,7 +235,7 @@ SLURM = Resolver(
     num_nodes=var("SLURM_STEP_NUM_NODES", required=STEP),
     host=derive(
         first_host,
-        var("SLURM_STEP_NODELIST", read=HostList.parse),
+        var("SLURM_STEP_NODELIST", read=host_list),
         var("SLURM_DISTRIBUTION", required=False),
         required=STEP,
     ),
