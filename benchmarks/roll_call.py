@@ -33,8 +33,9 @@ from colossalai_env.rollcall import (
     leader,
     member,
 )
-from colossalai_env.scout import VALIDATE, bind
+from colossalai_env.scout import bind
 from colossalai_env.store import Ledger, serve
+from colossalai_env.wire import VALIDATE
 
 
 def reply(rank: int, world_size: int) -> Reply:
@@ -153,7 +154,8 @@ def simulated(world_size: int, processes: int = 2) -> dict[str, float]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
-    ledger = Ledger(serve(listener, 300), target, "", 300)
+    store = serve(listener, 300).result()
+    ledger = Ledger(target, "")
     fork = multiprocessing.get_context("spawn")
     gate, results = fork.Barrier(processes + 1), fork.Queue()
     shares = [range(1 + share, world_size, processes) for share in range(processes)]
@@ -174,6 +176,7 @@ def simulated(world_size: int, processes: int = 2) -> dict[str, float]:
     for process in played:
         process.join()
     ledger.close()
+    del store
     return {
         "clients": world_size,
         "requests per rank": max(one[0] for one in told),

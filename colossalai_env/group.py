@@ -38,7 +38,6 @@ def connect(meeting: Meeting, spec: DistSpec, backend: str, device: torch.device
     except ColossalaiEnvError:
         meeting.part()
         raise
-    meeting.take_back()
     meeting.formed()
 
 

@@ -18,9 +18,10 @@ from .formation import failing, forming, parting
 from .progress import Waiting
 from .reply import Place, Reply, named, replies_in
 from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
-from .scout import Scout, Target, leave_word, listen, shown, stranger_at, turn_away
+from .scout import Scout, leave_word, listen, shown, stranger_at, turn_away
 from .spec import DistSpec
-from .store import Ledger, Store, StoreLost, Task, client, serve
+from .store import Ledger, Store, StoreLost, Task, client, cut, serve, start
+from .wire import Target
 
 log = logging.getLogger("colossalai_env")
 
@@ -35,6 +36,9 @@ RECORD = f"{PARENT}leader"
 
 UNNAMED = "without an id"
 """What a launch is called that has no token of its own; COLOSSALAI_ENV_JOB_ID gives it one."""
+
+STARTING = 0.5
+"""Seconds that rank 0 waits for torch to say that its store is made; it serves before."""
 
 UNRECORDED = 5.0
 """Seconds after which a store without our record counts as somebody else's, and an agent that is not there as gone."""
@@ -95,7 +99,10 @@ class Meeting:
     here: str = attrs.field(factory=socket.gethostname)
     listener: socket.socket | None = None
     """Rank 0's socket, from `bind` until the store serves it."""
-    store: Store | None = None
+    store: Task[Store] | None = None
+    """Torch's own store, for the process group: it is connected while the ranks are called."""
+    forming: Task[Any] | None = None
+    """The making of the process group."""
     target: Target | None = None
     ledger: Ledger | None = None
     record: Record = attrs.field(init=False)
@@ -153,6 +160,9 @@ class Meeting:
         Raises a `RollCallFailed`, the same on all ranks, or what kept this rank from the meeting.
         """
         leading = self._open() if self.serves else self._find()
+        target = self._ledger.target
+        if self.store is None and reply.error is None:
+            self.store = start(lambda: client(target, self.patience))
         if not roll_call:
             return None
         try:
@@ -229,15 +239,18 @@ class Meeting:
 
     def _serve(self, listener: socket.socket) -> None:
         self.listener = None
-        self.target = listener.getsockname()[:2]
+        target = listener.getsockname()[:2]
         self.store = serve(listener, self.patience)
-        self.store.set(self.record_key, self.record.line())
-        self._enter(self.store)
+        if self.store.wait(STARTING):
+            self.store.result()
+        ledger = Ledger(target, "")
+        ledger.perform(Post({self.record_key: self.record.line()}))
+        self._enter(self.record, target, ledger)
 
-    def _enter(self, store: Store) -> None:
-        if self.target is not None:
-            self.store = store
-            self.ledger = Ledger(store, self.target, self.prefix, self.patience)
+    def _enter(self, record: Record, target: Target, ledger: Ledger) -> None:
+        """Belong to the meeting that the store at `target` holds."""
+        ledger.prefix = record.prefix
+        self.record, self.target, self.ledger = record, target, ledger
 
     def _holder(self, target: Target) -> Record | str:
         """Say who holds a port: this job's own rank 0 as its record, anybody else in words."""
@@ -246,26 +259,26 @@ class Meeting:
         scout.close()
         if found is None:
             return stranger_at(target)
-        self.target = target
-        record = self._met(client(target, self.patience, 1.5), 1.0)
+        ledger = Ledger(target, "")
+        try:
+            record = self._met(ledger, 1.0)
+        except StoreLost as broken:
+            return f"a torch store that broke off ({broken})"
+        if record is not None and record.job == self.record.job:
+            self._enter(record, target, ledger)
+            return record
+        ledger.close()
         if record is None:
             return "a torch store that is not of this library"
-        if record.job != self.record.job:
-            return f"job {record.job!r}, whose rank 0 is {record.process} (this is job {self.record.job!r})"
-        return record
+        return f"job {record.job!r}, whose rank 0 is {record.process} (this is job {self.record.job!r})"
 
-    def _met(self, store: Store, within: float) -> Record | None:
-        """Read whose store this is, and keep it as ours; a meeting that this process has left does not count."""
-        if self.target is None:
-            return None
-        ledger = Ledger(store, self.target, "", self.patience)
+    def _met(self, ledger: Ledger, within: float) -> Record | None:
+        """Read whose store this is; a meeting that this process has left does not count."""
         until = self.watch.clock() + within
         while (left := until - self.watch.clock()) > 0:
             text: str | None = ledger.perform(Read(self.record_key, left))
             record = Record.of(text) if text is not None else None
             if record is not None and record not in _left:
-                ledger.prefix = record.prefix
-                self.store, self.ledger = store, ledger
                 return record
             ledger.perform(Pause(0.02))
         return None
@@ -297,38 +310,35 @@ class Meeting:
 
     def _try(self, target: Target, *, alone: bool) -> bool | str:
         """Enter the store at `target` if it is this job's, and tell whether to lead there; say why not otherwise."""
-        self.target = target
+        ledger = Ledger(target, "")
         try:
-            store = client(target, self.patience, min(2.0, max(self.watch.left, 0.2)))
-            if self.spec.agent_store and self.leads and self._claim(store, target):
+            if self.spec.agent_store and self.leads and self._claim(ledger):
+                self._enter(self.record, target, ledger)
                 return True
             patience = self.watch.left if self.spec.agent_store else min(UNRECORDED, max(self.watch.left, 0.5))
-            record = self._met(store, patience)
+            record = self._met(ledger, patience)
         except StoreLost as broken:
-            return f"broke off ({str(broken).partition(chr(10))[0]})"
+            ledger.close()
+            return f"broke off ({broken})"
+        if record is not None and record.job == self.record.job:
+            self._enter(record, target, ledger)
+            return False
+        ledger.close()
         if record is None:
             return self._no_record(target, alone=alone)
-        if record.job != self.record.job:
-            if alone:
-                raise Stranger(
-                    self.spec.rank, self.here, shown(target), self.record.job, record.job, record.host, record.pid
-                )
-            return f"is the store of job {record.job!r} ({record.process})"
-        self.record = record
-        return False
+        if alone:
+            raise Stranger(
+                self.spec.rank, self.here, shown(target), self.record.job, record.job, record.host, record.pid
+            )
+        return f"is the store of job {record.job!r} ({record.process})"
 
-    def _claim(self, store: Store, target: Target) -> bool:
+    def _claim(self, ledger: Ledger) -> bool:
         """Lead in an agent's store, unless another process already does."""
-        ledger = Ledger(store, target, "", self.patience)
         mine = self.record.line()
         found: str = ledger.perform(Swap(self.record_key, "", mine))
         if Record.of(found) in _left:
             found = ledger.perform(Swap(self.record_key, found, mine))
-        if Record.of(found) != self.record:
-            return False
-        ledger.prefix = self.prefix
-        self.store, self.ledger = store, ledger
-        return True
+        return Record.of(found) == self.record
 
     def _no_record(self, target: Target, *, alone: bool) -> str:
         met = "answers as a torch store, but no rank 0 of this library has entered it"
@@ -339,12 +349,14 @@ class Meeting:
         return met
 
     def lend(self, call: Callable[[Store], Result]) -> Task[Result]:
-        """Make a blocking call with the store's first connection; other requests go over another one meanwhile."""
-        return self._ledger.lend(call)
-
-    def take_back(self) -> None:
-        """Use the first connection again."""
-        self._ledger.take_back()
+        """Make a blocking call with torch's own store."""
+        self._ledger.rest()
+        store = self.store
+        if store is None:
+            raise AssertionError("a meeting without an error has a store")
+        task = start(lambda: call(store.result()))
+        self.forming = task
+        return task
 
     def watch_over(self, task: "Task[None]") -> None:
         """Wait for this rank's own connect; raise what it raises, or what is learned of the others meanwhile."""
@@ -393,4 +405,9 @@ class Meeting:
             self.listener = None
         if self.ledger is not None:
             self.ledger.close()
-        self.ledger = self.store = None
+            under_way = [task for task in (self.store, self.forming) if task is not None and not task.done.is_set()]
+            if under_way:
+                cut(self.ledger.target)
+            for task in under_way:
+                task.wait(max(0.3, min(1.0, self.watch.left + 1.0)) / len(under_way))
+        self.ledger = self.store = self.forming = None

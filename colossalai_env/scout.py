@@ -8,37 +8,25 @@ import os
 import random
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import cast
 
 import attrs
 
 from .endpoint import Endpoint, addresses
 from .errors import NotMyAddress, PortTaken, RankFailed, TooFewFileDescriptors
+from .wire import PING, PONG, VALIDATE, Line, Target
 
 BACKLOG = 4096
 """Clients that may wait in the kernel's queue while rank 0 imports torch."""
-
-NONCE = 20090402
-VALIDATE = struct.pack("=BI", 0, 0x3C85F7CE)
-PING = VALIDATE + struct.pack("=BI", 13, NONCE)
-"""What every TCPStore client sends first: VALIDATE with c10d's magic number, then PING (TCPStoreBackend.hpp)."""
-
-PONG = struct.pack("=I", NONCE)
-
-APPEND = 9
-"""The request that adds to a key of a TCPStore, and that it does not answer."""
 
 FAREWELL = b"colossalai_env: "
 """What a rank 0 that goes before it has a store says first, instead of a store's answer; its job's id follows."""
 
 SILENT = "accepts connections and says nothing"
-
-Target = tuple[str, int]
 
 
 def shown(target: Target) -> str:
@@ -119,14 +107,12 @@ def turn_away(listener: socket.socket, job: str, sentence: str, seconds: float) 
 
 def leave_word(targets: Sequence[Target], key: str, text: str, seconds: float) -> None:
     """Add a text to a key of the stores at `targets`; one that is not served yet reads it when it is."""
-    # torch keeps every key under a slash; a text is its length and its bytes (TCPStore.cpp, TCPStoreLibUvBackend.cpp)
-    words = b"".join(struct.pack("=Q", len(word)) + word for word in (f"/{key}".encode(), text.encode()))
     until = time.monotonic() + seconds
     taken = False
-    while not taken and (left := until - time.monotonic()) > 0:
+    while not taken and time.monotonic() < until:
         for target in targets:
-            with suppress(OSError), socket.create_connection(target, timeout=left) as connection:
-                connection.sendall(VALIDATE + bytes([APPEND]) + words)
+            with suppress(OSError), closing(Line(target, until)) as line:
+                line.append(key, text)
                 taken = True
         time.sleep(0.01)
 
@@ -239,7 +225,7 @@ class Scout:
             return False
         try:
             if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
-                connection.send(PING)
+                connection.send(VALIDATE + PING)
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
                 self.met[probe.target] = SILENT
                 return False

@@ -1,35 +1,30 @@
-"""The TCPStore: served or found, and used from threads, so that signals and deadlines are served meanwhile."""
+"""The TCPStore: torch's own, for the process group, and the roll call's side of it, which waits for nobody in vain."""
 
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
 from .rollcall import Add, Alive, Append, Await, Pause, Post, Read, Request, Swap
-from .scout import Target, answers, shown
+from .scout import answers, shown
+from .wire import Line, Target
+
+log = logging.getLogger("colossalai_env")
 
 T = TypeVar("T")
 
 
 class Store(Protocol):
-    """What is used of torch's stores."""
+    """One of torch's stores."""
 
     def set(self, key: str, value: str, /) -> None: ...  # noqa: D102
-    def get(self, key: str, /) -> bytes: ...  # noqa: D102
-    def add(self, key: str, amount: int, /) -> int: ...  # noqa: D102
-    def append(self, key: str, value: str, /) -> None: ...  # noqa: D102
-    def check(self, keys: list[str], /) -> bool: ...  # noqa: D102
-    def wait(self, keys: list[str], /) -> None: ...  # noqa: D102
-    def compare_set(self, key: str, expected: str, desired: str, /) -> bytes: ...  # noqa: D102
-    def set_timeout(self, timeout: timedelta, /) -> None: ...  # noqa: D102
-    def multi_set(self, keys: list[str], values: list[str], /) -> None: ...  # noqa: D102
 
 
 class StoreLost(Exception):
@@ -49,7 +44,8 @@ class Task(Generic[T]):
         return self.done.wait(max(0.0, seconds))
 
     def result(self) -> T:
-        """Return what the ended call returned, or raise what it raised."""
+        """Return what the call returned, or raise what it raised, when it has ended."""
+        self.done.wait()
         if self.error is not None:
             raise self.error
         return cast("T", self.value)
@@ -63,41 +59,28 @@ def calls_under_way() -> bool:
     return bool(_under_way)
 
 
-@attrs.define
-class Worker:
-    """A daemon thread that makes blocking calls one after the other."""
+def start(call: Callable[[], T]) -> Task[T]:
+    """Make a blocking call on a thread of its own."""
+    task: Task[T] = Task()
+    _under_way.add(task)
 
-    _calls: SimpleQueue[tuple[Callable[[], Any], Task[Any]] | None] = attrs.field(init=False, factory=SimpleQueue)
+    def run() -> None:
+        try:
+            task.value = call()
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, whatever it is
+            task.error = error
+        _under_way.discard(task)
+        task.done.set()
 
-    def __attrs_post_init__(self) -> None:
-        """Start the thread."""
-        threading.Thread(target=self._run, daemon=True, name="colossalai_env store").start()
-
-    def _run(self) -> None:
-        while (item := self._calls.get()) is not None:
-            call, task = item
-            _under_way.add(task)
-            try:
-                task.value = call()
-            except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, whatever it is
-                task.error = error
-            _under_way.discard(task)
-            task.done.set()
-            del call, task, item
-
-    def start(self, call: Callable[[], T]) -> Task[T]:
-        """Make a call when those before it have ended."""
-        task: Task[T] = Task()
-        self._calls.put((call, task))
-        return task
-
-    def close(self) -> None:
-        """End the thread after the calls that are under way."""
-        self._calls.put(None)
+    threading.Thread(target=run, daemon=True, name="colossalai_env store").start()
+    return task
 
 
 ANSWER = 5.0
 """Seconds within which a store answers a request that it need not wait for."""
+
+SLOW = 2.0
+"""Seconds after which a connection counts as held up by the name server."""
 
 
 def _tcp_store(target: Target, seconds: float, **options: Any) -> Store:  # noqa: ANN401 - torch's own options
@@ -105,26 +88,32 @@ def _tcp_store(target: Target, seconds: float, **options: Any) -> Store:  # noqa
     from torch import distributed
 
     c10d: Any = distributed  # it does not export its stores to type checkers
+    began = time.monotonic()
     store: Store = c10d.TCPStore(*target, wait_for_workers=False, timeout=timedelta(seconds=seconds), **options)
+    took = time.monotonic() - began
+    if took >= SLOW:
+        log.warning(
+            "torch's store took %.1f s to connect to %s; before it does, torch asks the name server for that address's "
+            "name: see colossalai-env doctor",
+            took,
+            shown(target),
+        )
     return store
 
 
-def client(target: Target, seconds: float, within: float) -> Store:
-    """Connect to a TCPStore that answers; its later calls may take `seconds`. Raise `StoreLost` if it fails in time.
+def serve(listener: socket.socket, seconds: float) -> Task[Store]:
+    """Serve a TCPStore on a socket that already listens; clients that came early wait in its queue.
 
-    torch's own client tries again for as long as its calls may take, and waits for ever on a server that is silent, so
-    it is made on a thread.
+    torch looks up a name while it makes one, which can take long, though the store already serves.
     """
-    worker = Worker()
-    task = worker.start(lambda: _tcp_store(target, within, is_master=False))
-    worker.close()
-    if not task.wait(within + 0.2):
-        cut(target)
-        msg = f"the store at {shown(target)} did not take a connection within {within:.1f} s"
-        raise StoreLost(msg)
-    store = _outcome(task)
-    store.set_timeout(timedelta(seconds=seconds))
-    return store
+    target = listener.getsockname()[:2]
+    descriptor = listener.detach()
+    return start(lambda: _tcp_store(target, seconds, is_master=True, master_listen_fd=descriptor))
+
+
+def client(target: Target, seconds: float) -> Store:
+    """Connect torch's own client; it waits for ever on a silent server, so call it on a thread."""
+    return _tcp_store(target, seconds, is_master=False)
 
 
 def cut(target: Target) -> None:
@@ -138,51 +127,20 @@ def cut(target: Target) -> None:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def serve(listener: socket.socket, seconds: float) -> Store:
-    """Serve a TCPStore on a socket that already listens; clients that came early wait in its queue."""
-    target = listener.getsockname()[:2]
-    return _tcp_store(target, seconds, is_master=True, master_listen_fd=listener.detach())
-
-
-class _Line:
-    """One connection to the store, used from one thread."""
-
-    def __init__(self, connect: Callable[[], Store], within: float = ANSWER) -> None:
-        self.worker = Worker()
-        task = self.worker.start(connect)
-        if not task.wait(within):
-            raise StoreLost(f"the store did not take a connection within {within:.1f} s")
-        self.store = _outcome(task)
-
-    def start(self, call: Callable[[Store], T]) -> Task[T]:
-        return self.worker.start(lambda: call(self.store))
-
-
-def _outcome(task: Task[T]) -> T:
-    try:
-        return task.result()
-    except RuntimeError as error:  # torch.distributed.DistError and what C++ throws
-        raise StoreLost(str(error).partition("\n")[0]) from error
-
-
-_LENT = ("a call of the caller's own",)
-
-
 class Ledger:
     """The roll call's side of a store: it performs requests, under the prefix of a job and an attempt.
 
     A request that waits occupies its connection; what must be said meanwhile goes over another one.
     """
 
-    def __init__(self, store: Store, target: Target, prefix: str, seconds: float) -> None:
+    def __init__(self, target: Target, prefix: str) -> None:
         self.target = target
         self.prefix = prefix
-        self.seconds = seconds
         self.until = float("inf")
         """When even a store that does not answer may take no more time, on `time.monotonic`'s clock."""
         self._lost: StoreLost | None = None
-        self._lines = [_Line(lambda: store)]
-        self._waits: dict[tuple[str, ...], tuple[_Line, Task[Any]]] = {}
+        self._lines: list[Line] = []
+        self._waits: dict[tuple[str, ...], Line] = {}
 
     def perform(self, request: Request) -> Any:  # noqa: ANN401 - each request has its own answer
         """Make one request; raise `StoreLost` when the store breaks off or is silent, and from then on at once."""
@@ -190,105 +148,87 @@ class Ledger:
             raise self._lost
         try:
             return self._perform(request)
-        except StoreLost as lost:
-            self._lost = lost
-            raise
+        except OSError as error:
+            slow = isinstance(error, TimeoutError)
+            self._lost = StoreLost("the store does not answer" if slow else str(error))
+            raise self._lost from error
 
     def _perform(self, request: Request) -> Any:  # noqa: ANN401, PLR0911 - each request has its own answer
         match request:
             case Read(key, within, shared):
                 return self._read(key if shared else self.prefix + key, within)
             case Await(keys, within):
-                return self._await(keys, within)
+                return self._await([self.prefix + key for key in keys], within)
             case Append(key, text):
-                return self._ask(lambda store: store.append(self.prefix + key, text))
+                return self._ask(lambda line: line.append(self.prefix + key, text))
             case Add(key, amount):
-                return self._ask(lambda store: store.add(self.prefix + key, amount))
+                return self._ask(lambda line: line.add(self.prefix + key, amount))
             case Post(entries):
-                return self._ask(lambda store: self._post(store, entries))
+                named = {self.prefix + key: text for key, text in entries.items()}
+                return self._ask(lambda line: line.post(named))
             case Swap(key, expected, desired):
-                return self._ask(lambda store: store.compare_set(self.prefix + key, expected, desired).decode())
+                return self._ask(lambda line: line.swap(self.prefix + key, expected, desired))
             case Alive(within):
                 return answers(self.target, within)
             case Pause(seconds):
                 return time.sleep(seconds)
 
-    def lend(self, call: Callable[[Store], T]) -> Task[T]:
-        """Make a blocking call with the first connection, which is taken until `take_back`."""
-        task = self._lines[0].start(call)
-        self._waits[_LENT] = self._lines[0], task
-        return task
-
-    def take_back(self) -> None:
-        """Use the first connection again."""
-        del self._waits[_LENT]
+    def rest(self) -> None:
+        """Keep one connection of those that nothing waits on: rank 0 holds as many as all ranks have."""
+        for line in [line for line in self._lines if not line.busy][1:]:
+            self._lines.remove(line)
+            line.close()
 
     def close(self) -> None:
-        """Let go of the store; calls that still wait, after a failure, are ended by cutting their connections."""
-        tasks = [task for _, task in self._waits.values() if not task.done.is_set()]
-        if tasks:
-            cut(self.target)
-            within = min(1.0, self._within()) / len(tasks)
-            for task in tasks:
-                task.wait(within)
+        """Let go of the store."""
         for line in self._lines:
-            line.worker.close()
+            line.close()
         self._lines.clear()
         self._waits.clear()
 
-    def _post(self, store: Store, entries: Mapping[str, str]) -> None:
-        if len(entries) > 1:
-            store.multi_set([self.prefix + key for key in entries], list(entries.values()))
-        else:
-            for key, value in entries.items():
-                store.set(self.prefix + key, value)
-
     def _read(self, name: str, within: float) -> str | None:
         if within == 0:
-            return self._ask(lambda store: store.get(name).decode() if store.check([name]) else None)
-        return self._wait((name,), lambda store: store.get(name).decode(), within)
+            return self._ask(lambda line: line.get(name) if line.check([name]) else None)
+        line = self._wait((name,), within)
+        return None if line is None else self._on(line, lambda line: line.get(name))
 
-    def _await(self, keys: tuple[str, ...], within: float) -> bool:
-        names = [self.prefix + key for key in keys]
+    def _await(self, names: Sequence[str], within: float) -> bool:
         if not names or within == 0:
-            return not names or self._ask(lambda store: store.check(names))
+            return not names or self._ask(lambda line: line.check(names))
+        return self._wait(tuple(names), within) is not None
 
-        def waited(store: Store) -> bool:
-            store.wait(names)
-            return True
+    def _ask(self, call: Callable[[Line], T]) -> T:
+        return self._on(self._free(), call)
 
-        return bool(self._wait(keys, waited, within))
+    def _on(self, line: Line, call: Callable[[Line], T]) -> T:
+        line.until = self._latest()
+        line.busy = True
+        value = call(line)
+        line.busy = False
+        return value
 
-    def _ask(self, call: Callable[[Store], T]) -> T:
-        task = self._free().start(call)
-        within = self._within()
-        if not task.wait(within):
-            msg = f"the store did not answer within {within:.1f} s"
-            raise StoreLost(msg)
-        return _outcome(task)
-
-    def _wait(self, keys: tuple[str, ...], call: Callable[[Store], T], within: float) -> T | None:
+    def _wait(self, names: tuple[str, ...], within: float) -> Line | None:
         """Wait on a connection of its own; a wait that is called off goes on when it is asked for again."""
-        if keys not in self._waits:
-            line = self._free()
-            self._waits[keys] = line, line.start(call)
-        task: Task[T] = self._waits[keys][1]
-        if not task.wait(within):
+        line = self._waits.get(names)
+        if line is None:
+            line = self._waits[names] = self._free()
+            line.busy = True
+            line.until = self._latest()
+            line.wait_for(names)
+        if not line.told(within):
             return None
-        del self._waits[keys]
-        return _outcome(task)
+        del self._waits[names]
+        line.busy = False
+        return line
 
-    def _free(self) -> _Line:
-        taken = [line for line, _ in self._waits.values()]
+    def _free(self) -> Line:
         for line in self._lines:
-            if all(line is not other for other in taken):
+            if not line.busy:
                 return line
-        within = self._within()
-        if not answers(self.target, min(2.0, within)):
-            raise StoreLost("the store no longer answers")
-        self._lines.append(_Line(lambda: client(self.target, self.seconds, within), within + 0.5))
+        self._lines.append(Line(self.target, self._latest()))
         return self._lines[-1]
 
-    def _within(self) -> float:
-        """Return how long a request that need not wait may take."""
-        return min(ANSWER, max(0.3, self.until - time.monotonic()))
+    def _latest(self) -> float:
+        """Return when the answer to a request that need not wait must be there."""
+        now = time.monotonic()
+        return min(now + ANSWER, max(now + 0.3, self.until))

@@ -1,7 +1,9 @@
 """init_from_env() in real processes: under torchrun, by hand, by arguments, and alone."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -152,6 +154,31 @@ threading.Event().wait(30)
     assert stopped.code == -getattr(signal, stop)
     name = {"SIGTERM": "SIGTERM", "SIGINT": "Ctrl-C"}[stop]
     assert re.search(rf"RankFailed: rank 1 \(pid \d+ on .*\) failed: was stopped by {name}", waiting.err)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
+def test_a_name_server_that_never_answers_delays_torch_and_is_named_but_stops_nobody(tmp_path: Path) -> None:
+    """Torch looks an address's name up before it connects to it, and glibc waits twice 5 s for an answer."""
+    settings = tmp_path / "resolv.conf"
+    settings.write_text("nameserver 127.0.0.9\n")
+    mounted = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f"mount --bind {settings} /etc/resolv.conf && exec {sys.executable} {SUM}",
+    ]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, Processes() as processes:
+        silent.bind(("127.0.0.9", 53))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank in range(2):
+            processes.start(mounted, {"RANK": str(rank), **shared})
+        ended = processes.wait()
+    assert_world(told(ended), 2, "torch")
+    for process in ended:
+        assert re.search(
+            r"torch's store took \d+\.\d s to connect to 127.0.0.1:\d+; .* colossalai-env doctor", process.err
+        )
 
 
 def test_a_process_alone_needs_no_socket() -> None:

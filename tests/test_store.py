@@ -10,7 +10,7 @@ from colossalai_env.endpoint import Endpoint
 from colossalai_env.errors import NotMyAddress, TooFewFileDescriptors
 from colossalai_env.rollcall import Add, Alive, Append, Await, Post, Read
 from colossalai_env.scout import Scout, answers, bind, check_file_descriptors, listen, shown, stranger_at
-from colossalai_env.store import Ledger, StoreLost, client, serve
+from colossalai_env.store import Ledger, StoreLost, serve
 
 
 def test_rank_0_listens_on_one_address_and_is_told_of_a_port_that_is_taken() -> None:
@@ -36,9 +36,9 @@ def test_a_store_is_found_and_serves(address: str) -> None:
     listener = bind((address, 0))
     target = listener.getsockname()[:2]
     assert not answers(target, 0.2)
-    store = serve(listener, 10)
+    store = serve(listener, 10).result()
     assert answers(target, 2.0)
-    ledger = Ledger(client(target, 10, 2), target, "t/", 10)
+    ledger = Ledger(target, "t/")
     ledger.perform(Append("log", "a"))
     ledger.perform(Append("log", "b"))
     ledger.perform(Post({"x": "1", "y": "2"}))
@@ -58,8 +58,8 @@ def test_a_store_is_found_and_serves(address: str) -> None:
 def test_a_store_that_goes_is_told() -> None:
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
-    store = [serve(listener, 10)]
-    ledger = Ledger(client(target, 10, 2), target, "t/", 10)
+    store = [serve(listener, 10).result()]
+    ledger = Ledger(target, "t/")
     store.clear()
     with pytest.raises(StoreLost):
         ledger.perform(Add("n", 1))

@@ -27,7 +27,7 @@ from colossalai_env.errors import ColossalaiEnvError
 from colossalai_env.registry import disabled, installed, resolvers
 from colossalai_env.resolution import LOWEST_PORT, PORT_LIMIT
 from colossalai_env.scout import bind, largest_world
-from colossalai_env.store import Task, Worker
+from colossalai_env.store import Task, start
 
 from .output import show_json, show_table
 
@@ -171,7 +171,7 @@ def _names() -> Iterator[Finding]:
 def _looked_up(call: Callable[[], T]) -> tuple[Task[T], float]:
     """Make a call that may ask DNS, which has no limit of its own; return it and the seconds that it took."""
     began = time.monotonic()
-    task = Worker().start(call)
+    task = start(call)
     task.wait(PATIENCE)
     return task, time.monotonic() - began
 
