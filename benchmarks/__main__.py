@@ -15,11 +15,12 @@ from itertools import groupby
 
 import attrs
 
-from benchmarks import at_scale, spec_known
+from benchmarks import at_scale, forming, spec_known
 from benchmarks.measure import PAIRS, ROOT, Figure, Finding, written
 
 QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
     spec_known.QUESTION: spec_known.measure,
+    forming.QUESTION: forming.measure,
     at_scale.QUESTION: at_scale.measure,
 }
 """A question is a module: a generator of figures and pictures, for so many pairs."""

@@ -2,25 +2,38 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import attrs
 
+from benchmarks.drawing import curves
+from benchmarks.measure import Figure, Finding, Picture
 from benchmarks.site import PEERS
+from colossalai_env.scout import bind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 QUESTION = "group usable"
 SIZES, LATE = (1, 2, 4, 8), (0.0, 0.1, 1.0)
-PLAIN, OURS = "init_process_group", "colossalai-env"
+"""Processes, and the seconds that rank 0 comes after the others."""
+
+CASE = "until a first sum"
+MORE = {2: 15, 8: 40}
+"""Milliseconds that the roll call may cost, at most, by processes."""
+
+OURS, FIRST, PLAIN = "colossalai-env", "colossalai-env, plugins not loaded", "init_process_group"
 
 CALLS: Mapping[str, tuple[str, str]] = {
-    OURS: ("from colossalai_env import init_from_env", "init_from_env()"),
+    OURS: ("from colossalai_env import init_from_env, resolve; resolve(env={})", "init_from_env()"),
+    FIRST: ("from colossalai_env import init_from_env", "init_from_env()"),
     PLAIN: ("", "torch.distributed.init_process_group('gloo')"),
     "Accelerate": ("from accelerate import PartialState", "PartialState(cpu=True)"),
     "Lightning Fabric": (
@@ -29,7 +42,7 @@ CALLS: Mapping[str, tuple[str, str]] = {
     ),
     "Ignite": ("import ignite.distributed", "ignite.distributed.initialize('gloo')"),
 }
-"""What a script imports before it is ready, and what it says then."""
+"""What a script does before it is ready, and what it says then."""
 
 SCENE = """
 import json, os, site, socket, sys, time
@@ -116,6 +129,14 @@ class Scene:
         self.process.kill()
         self.process.communicate()
 
+    def works(self) -> bool:
+        """Tell whether it forms a group; the first one is not timed."""
+        try:
+            self.play(2, 0)
+        except RuntimeError:
+            return False
+        return True
+
     def play(self, size: int, late: float) -> float:
         """Form one group; return the seconds from the last rank's readiness until the last rank has a sum."""
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -128,3 +149,75 @@ class Scene:
         if spent is None:
             raise RuntimeError(f"{self.name} formed no group of {size}")
         return float(spent)
+
+
+def measure(pairs: int) -> Iterator[Finding]:
+    """Form groups of all sizes, forked from one process for each contender, then start whole scripts."""
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(Scene(name)) for name in CALLS}
+        scenes = {name: scene for name, scene in opened.items() if scene.works()}
+        absent = {name: "absent: it formed no group" for name in CALLS if name not in scenes}
+        for size in SIZES:
+            for late in LATE if size > 1 else LATE[:1]:
+                rounds = pairs if late < 1 else max(3, pairs // 3)
+                plays = {name: _play(scene, size, late) for name, scene in scenes.items()}
+                times = _rotated(plays, rounds)
+                yield from _figures(size, late, times, absent)
+                if late == LATE[1]:
+                    for name, found in times.items():
+                        drawn.setdefault(name, []).append((size, statistics.median(found)))
+    title = f"Rank 0 comes {1000 * LATE[1]:.0f} ms after the others"
+    yield Picture("group-late", title, curves(title, "processes", "ms from then until a first sum", drawn))
+    starts = {name: _start(name) for name in CALLS if name not in {FIRST, *absent}}
+    cold = {name: statistics.median(found) for name, found in _rotated(starts, max(3, pairs // 3)).items()}
+    yield Figure(QUESTION, CASE, "2 scripts, from their start", cold.pop(OURS), "ms", beside=cold)
+
+
+def _play(scene: "Scene", size: int, late: float) -> Callable[[], float]:
+    return lambda: scene.play(size, late)
+
+
+def _start(name: str) -> Callable[[], float]:
+    return lambda: scripts(name, 2)
+
+
+def _rotated(plays: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Time all contenders in each round, and begin each round with the next one; in milliseconds."""
+    names = list(plays)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            times[name].append(1000 * plays[name]())
+    return times
+
+
+def _figures(size: int, late: float, times: Mapping[str, list[float]], absent: Mapping[str, str]) -> Iterator[Figure]:
+    """Return the table's row and what the goals say."""
+    who = "1 process" if size == 1 else f"{size} processes" + (f", rank 0 late by {1000 * late:.0f} ms" if late else "")
+    others = {name: statistics.median(found) for name, found in times.items() if name != OURS}
+    yield Figure(QUESTION, CASE, who, statistics.median(times[OURS]), "ms", beside={**others, **absent})
+    both = list(zip(times[OURS], times[PLAIN], strict=True))
+    ratio = statistics.median(ours / plain for ours, plain in both)
+    more = statistics.median(ours - plain for ours, plain in both)
+    most = 0.5 if size == 1 else 0.2 if late else None
+    yield Figure(QUESTION, who, f"time {CASE}, ratio to {PLAIN}", ratio, "x", most=most)
+    if size in MORE:
+        yield Figure(QUESTION, who, f"time {CASE}, more than {PLAIN}", more, "ms", most=MORE[size])
+
+
+def scripts(name: str, size: int) -> float:
+    """Start whole scripts at once; return the seconds until the last one has a sum."""
+    with bind(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_PORT": str(port)}
+    began = time.monotonic()
+    started = [
+        _python(ALONE, name, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL)
+        for rank in range(size)
+    ]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise RuntimeError(f"{name}: status {codes}")
+    return time.monotonic() - began

@@ -1,16 +1,14 @@
 """Which accelerator is this process's, and which backend fits it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import torch
 from torch import distributed
 
 from .errors import NoSuchDevice, UnknownBackend
 
 
-@attrs.frozen
-class Accelerators:
+class Accelerators(NamedTuple):
     """What torch sees here: the kind of accelerator, and how many are visible to this process."""
 
     kind: str

@@ -1,6 +1,7 @@
 """Job: this process's place in a job that has begun, and the end of it."""
 
 import atexit
+import inspect
 import logging
 import os
 import socket
@@ -202,10 +203,10 @@ def _close_at_exit() -> None:
 
 def _caller() -> str:
     """Name the file and line outside this package that called."""
-    frames = [
-        frame for frame in traceback.extract_stack() if os.path.dirname(frame.filename) != os.path.dirname(__file__)
-    ]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+    for frame, line in traceback.walk_stack(inspect.currentframe()):
+        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(__file__):
+            return f"{frame.f_code.co_filename}:{line}"
+    return "an unknown place"
 
 
 def refuse_second() -> None:
