@@ -17,10 +17,10 @@ class Accelerators(NamedTuple):
     @classmethod
     def here(cls) -> "Accelerators":
         """Count what is visible; nothing is parsed, since UUIDs and MIG names are legal in the variables."""
-        import torch
-
+        if not torch.accelerator.is_available():  # asked first: torch 2.6 raises where there is no accelerator to name
+            return cls("cpu", 0)
         found = torch.accelerator.current_accelerator()
-        if found is None or not torch.accelerator.is_available():
+        if found is None:
             return cls("cpu", 0)
         return cls(found.type, torch.accelerator.device_count())
 
@@ -101,11 +101,10 @@ def select(kind: str, index: int | None) -> torch.device:
     return torch.device(kind, index)
 
 
-def binds_at_once(device: torch.device, backend: str, version: str, debug: str | None) -> bool:
+def binds_at_once(device: torch.device, backend: str, release: tuple[int, ...], debug: str | None) -> bool:
     """Tell whether the group is given its device, so that NCCL connects at once.
 
     torch breaks with it from 2.6.0 to 2.7.0 (destroy hangs or warns) and under TORCH_DISTRIBUTED_DEBUG=DETAIL,
     whose wrapper group takes no device.
     """
-    numbers = tuple(int(part) for part in version.split("+", maxsplit=1)[0].split(".")[:3] if part.isdigit())
-    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= numbers <= (2, 7, 0) and debug != "DETAIL"
+    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= release <= (2, 7, 0) and debug != "DETAIL"

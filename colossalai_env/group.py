@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from .environ import Environ
 from .errors import ColossalaiEnvError, GroupFailed
 from .meeting import Meeting
 from .spec import DistSpec
+from .store import torch_release
 
 c10d: Any = distributed
 """torch.distributed without types: it does not export its stores to type checkers."""
@@ -43,7 +45,7 @@ def connect(meeting: Meeting, spec: DistSpec, backend: str, device: torch.device
 
 def _make(store: Any, spec: DistSpec, backend: str, device: torch.device) -> None:  # noqa: ANN401 - see c10d
     debug = Environ.snapshot().get("TORCH_DISTRIBUTED_DEBUG")
-    at_once = devices.binds_at_once(device, backend, torch.__version__, debug)
+    at_once = devices.binds_at_once(device, backend, torch_release(), debug)
     if device.type != "cpu":
         devices.select(device.type, device.index)  # the current device is each thread's own
     distributed.init_process_group(
@@ -53,6 +55,26 @@ def _make(store: Any, spec: DistSpec, backend: str, device: torch.device) -> Non
         world_size=spec.world_size,
         device_id=device if at_once else None,
     )
+
+
+_kept: list[object] = []
+"""Groups that are not to be freed."""
+
+
+def destroy() -> None:
+    """Destroy the process group, unless the program did.
+
+    Before torch 2.8 a group of gloo is freed with the GIL held, and joins threads that may wait for the GIL to free
+    their last tensor (pytorch/pytorch#154976): of 60 plain processes that broadcast an object and destroyed the group,
+    10 hung with torch 2.6. There the group is kept, and its threads have a moment before Python may end.
+    """
+    if distributed.is_initialized():
+        old = torch_release() < (2, 8)
+        if old:
+            _kept.append(c10d.group.WORLD)
+        distributed.destroy_process_group()
+        if old:
+            time.sleep(0.05)
 
 
 def seed_all(seed: int) -> None:

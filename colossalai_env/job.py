@@ -117,10 +117,9 @@ class Job:
         """Destroy the process group and let go of the store; doing it again does nothing."""
         if self._closed:
             return
-        from torch import distributed
+        from .group import destroy
 
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        destroy()
         if self._meeting is not None:
             _part(self._meeting)
         self._end()

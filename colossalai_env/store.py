@@ -83,6 +83,13 @@ SLOW = 2.0
 """Seconds after which a connection counts as held up by the name server."""
 
 
+def torch_release() -> tuple[int, ...]:
+    """Return the numbers of torch's version, such as (2, 13, 0)."""
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split("+", maxsplit=1)[0].split(".")[:3] if part.isdigit())
+
+
 def _tcp_store(target: Target, seconds: float, **options: Any) -> Store:  # noqa: ANN401 - torch's own options
     """Make torch's store; torch takes seconds to import, so it comes after the socket is bound."""
     from torch import distributed
@@ -107,8 +114,13 @@ def serve(listener: socket.socket, seconds: float) -> Task[Store]:
     torch looks up a name while it makes one, which can take long, though the store already serves.
     """
     target = listener.getsockname()[:2]
-    descriptor = listener.detach()
-    return start(lambda: _tcp_store(target, seconds, is_master=True, master_listen_fd=descriptor))
+    taken = {"is_master": True, "master_listen_fd": listener.detach()}
+
+    def make() -> Store:
+        older = {"use_libuv": False} if torch_release() < (2, 8) else {}  # takes a socket: pytorch/pytorch#150215
+        return _tcp_store(target, seconds, **taken, **older)
+
+    return start(make)
 
 
 def client(target: Target, seconds: float) -> Store:
