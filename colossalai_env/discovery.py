@@ -22,9 +22,10 @@ def entries(group: str) -> Iterator[tuple[str, str, str]]:
     seen: set[str] = set()
     for place in sys.path:
         for name in _children(place):
-            stem, _, kind = name.lower().rpartition(".")
-            distribution = re.sub(r"[-_.]+", "_", stem.partition("-")[0])
-            if kind in {"dist-info", "egg-info"} and distribution not in seen:
+            if not name.lower().endswith((".dist-info", ".egg-info")):
+                continue
+            distribution = re.sub(r"[-_.]+", "_", name.lower().rpartition(".")[0].partition("-")[0])
+            if distribution not in seen:
                 seen.add(distribution)
                 folder = os.path.join(place, name)
                 for entry, value in _section(os.path.join(folder, "entry_points.txt"), group):
