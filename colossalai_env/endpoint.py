@@ -33,7 +33,8 @@ ATTEMPTS = 8
 
 def addresses(host: str) -> tuple[str, ...]:
     """Return the numeric addresses of `host`, in the system's order; raise `OSError` when there are none."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    name = host.encode()  # a text would cost the import of IDNA's tables
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

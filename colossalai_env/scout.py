@@ -18,7 +18,7 @@ import attrs
 
 from .endpoint import Endpoint, addresses
 from .errors import NotMyAddress, PortTaken, RankFailed, TooFewFileDescriptors
-from .wire import PING, PONG, VALIDATE, Line, Target
+from .wire import PING, PONG, VALIDATE, Line, Target, family
 
 BACKLOG = 4096
 """Clients that may wait in the kernel's queue while rank 0 imports torch."""
@@ -35,13 +35,9 @@ def shown(target: Target) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
 def bind(target: Target) -> socket.socket:
     """Listen at one address, on no other interface; raise `OSError`."""
-    listener = socket.socket(_family(target[0]))
+    listener = socket.socket(family(target[0]))
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(target)
@@ -87,9 +83,7 @@ def largest_world(limit: int) -> int:
 
 def check_file_descriptors(world_size: int) -> None:
     """Raise `TooFewFileDescriptors` where rank 0 could not hold the connections of all ranks."""
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = os.sysconf("SC_OPEN_MAX")  # the soft limit; the module resource takes a third of a millisecond to import
     if world_size > largest_world(limit):
         raise TooFewFileDescriptors(limit, len(os.listdir("/proc/self/fd")) + 2 * world_size + SPARE)
 
@@ -206,7 +200,7 @@ class Scout:
                 self._connect(probe)
 
     def _connect(self, probe: _Probe) -> None:
-        probe.connection = socket.socket(_family(probe.target[0]))
+        probe.connection = socket.socket(family(probe.target[0]))
         probe.connection.setblocking(False)  # noqa: FBT003 - the socket's own spelling
         probe.heard = b""
         code = probe.connection.connect_ex(probe.target)

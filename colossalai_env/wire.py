@@ -10,6 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 Target = tuple[str, int]
+"""A numeric address and a port."""
+
+
+def family(address: str) -> socket.AddressFamily:
+    """Tell IPv6 from IPv4."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
 
 VALIDATE = struct.pack("=BI", 0, 0x3C85F7CE)
 """What every client sends first, with c10d's magic number."""
@@ -46,9 +53,15 @@ class Line:
         self.until = until
         self.busy = False
         """Whether an answer is still to come, also after an exception: then the line serves no other request."""
-        self._socket = socket.create_connection(target, timeout=max(0.001, until - time.monotonic()))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall(VALIDATE)
+        self._socket = socket.socket(family(target[0]))
+        try:
+            self._wait_until()
+            self._socket.connect(target)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.sendall(VALIDATE)
+        except OSError:
+            self._socket.close()
+            raise
 
     def post(self, entries: Mapping[str, str]) -> None:
         """Set keys, all at once."""
