@@ -293,20 +293,23 @@ def _decide(candidates: Sequence[Candidate], environ: Environ, given: Mapping[st
         winner = None
     if winner and any(getattr(winner.spec, field) != given[field].value for field in identity):
         winner = _other_rank(winner, identity)
-    base: dict[str, Any] = {"resolver": "arguments"}
-    if winner:
-        base = {name: getattr(winner.spec, name) for name in FIELDS}
-    sources = dict(winner.spec.sources) if winner else {}
-    changed = False
-    from_arguments = winner is None or winner.layer is Layer.ARGUMENTS
-    for name, item in _settings(environ, given, base, from_arguments=from_arguments).items():
-        if (base.get(name), sources.get(name)) == (item.value, item.source):
-            continue
-        changed = True
+    found = winner.spec if winner else None
+    settings = _settings(environ, given, found, from_arguments=winner is None or winner.layer is Layer.ARGUMENTS)
+    if found is not None:
+        settings = {name: item for name, item in settings.items() if not _says(found, name, item)}
+        if not settings:
+            return _completed(found)
+    base: dict[str, Any] = {name: getattr(found, name) for name in FIELDS} if found else {"resolver": "arguments"}
+    sources = dict(found.sources) if found else {}
+    for name, item in settings.items():
         if base.get(name) != item.value and name in {"host", "port"}:
             base["agent_store"] = False
         base[name], sources[name] = item.value, item.source
-    return _completed(winner.spec if winner and not changed else _built(base, sources))
+    return _completed(_built(base, sources))
+
+
+def _says(spec: DistSpec, field: str, item: Given) -> bool:
+    return (getattr(spec, field), spec.sources.get(field)) == (item.value, item.source)
 
 
 @attrs.frozen
@@ -355,24 +358,25 @@ def _other_rank(winner: _Winner, identity: set[str]) -> _Winner | None:
 
 
 def _settings(
-    environ: Environ, given: Mapping[str, Given], base: Mapping[str, Any], *, from_arguments: bool
+    environ: Environ, given: Mapping[str, Given], found: DistSpec | None, *, from_arguments: bool
 ) -> dict[str, Given]:
-    """Return what overrides the winner: the given, and MASTER_ADDR and MASTER_PORT, which scripts set on purpose."""
+    """Return what overrides what is found: the given, and MASTER_ADDR and MASTER_PORT, which scripts set on purpose."""
     settings = dict(given)
     named = environ.get(JOB_ID)
     if named:
         settings["job_id"] = Given(named, JOB_ID)
-    sizes = [item.value for name, item in given.items() if name == "world_size"]
-    if (sizes or [base.get("world_size")])[0] == 1:
+    size = given["world_size"].value if "world_size" in given else getattr(found, "world_size", None)
+    if size == 1:
         return settings
     for field, variable in MASTER.items():
-        found = environ.get(variable)
-        if found is None or field in settings or (from_arguments and base.get(field) is not None):
+        said = environ.get(variable)
+        if said is None or field in settings or (from_arguments and getattr(found, field, None) is not None):
             continue
         try:
-            settings[field] = Given(READERS[field](found), variable)
+            settings[field] = Given(READERS[field](said), variable)
         except ValueError as expected:
-            raise MalformedVariable(base["resolver"], variable, found, str(expected), base.get("rank")) from None
+            resolver, rank = (found.resolver, found.rank) if found else ("arguments", None)
+            raise MalformedVariable(resolver, variable, said, str(expected), rank) from None
     return settings
 
 

@@ -209,7 +209,7 @@ def all_of(*marks: str) -> Presence:
         missing = tuple(mark for mark in marks if mark not in environ)
         if not missing:
             return None
-        found = tuple(mark for mark in marks if mark in environ)
+        found = tuple(mark for mark in marks if mark not in missing)
         return NotMine(f"no {', '.join(missing)}", found, missing if found else ())
 
     present.__doc__ = f"All of {', '.join(marks)} are set."

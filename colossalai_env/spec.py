@@ -12,16 +12,15 @@ from .errors import InvalidSpec
 LARGEST = 2**31 - 1
 """The largest rank, size or index: they are C ints in MPI, in Slurm and in c10d."""
 
+DIGITS = len(str(LARGEST))
+
 
 def whole_number(text: str, smallest: int = 0, largest: int = LARGEST) -> int:
     """Read a plain ASCII decimal; raise `ValueError` saying what was expected."""
-    if (
-        not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST)))
-        or not smallest <= int(text) <= largest
-    ):
-        msg = f"a whole number from {smallest} to {largest} in plain digits"
-        raise ValueError(msg)
-    return int(text)
+    if text.isascii() and text.isdigit() and len(text) <= DIGITS and smallest <= (number := int(text)) <= largest:
+        return number
+    msg = f"a whole number from {smallest} to {largest} in plain digits"
+    raise ValueError(msg)
 
 
 def size(text: str) -> int:
@@ -141,20 +140,18 @@ class DistSpec:
 
     def __attrs_post_init__(self) -> None:
         """Compare the fields with each other."""
-        self._below("rank", "world_size")
-        self._below("local_rank", "local_world_size")
-        self._below("node_rank", "num_nodes")
-        if self.num_nodes is not None and self.num_nodes > self.world_size:
+        self._below("rank", self.rank, "world_size", self.world_size)
+        self._below("local_rank", self.local_rank, "local_world_size", self.local_world_size)
+        self._below("node_rank", self.node_rank, "num_nodes", self.num_nodes)
+        nodes, here = self.num_nodes or 1, self.local_world_size
+        if nodes > self.world_size:
             self._contradiction("num_nodes", "world_size", "more nodes than processes")
-        if self.local_world_size is not None:
-            others = (self.num_nodes or 1) - 1
-            if self.local_world_size + others > self.world_size:
-                self._contradiction("local_world_size", "world_size", "more processes on the nodes than in the world")
-            if self.num_nodes == 1 and self.local_world_size != self.world_size:
-                self._contradiction("local_world_size", "world_size", "on a single node they must be equal")
+        if here is not None and here + nodes - 1 > self.world_size:
+            self._contradiction("local_world_size", "world_size", "more processes on the nodes than in the world")
+        if here is not None and self.num_nodes == 1 and here != self.world_size:
+            self._contradiction("local_world_size", "world_size", "on a single node they must be equal")
 
-    def _below(self, index: str, count: str) -> None:
-        number, bound = getattr(self, index), getattr(self, count)
+    def _below(self, index: str, number: int | None, count: str, bound: int | None) -> None:
         if number is not None and bound is not None and number >= bound:
             self._contradiction(index, count, f"{index} must be below {count}")
 

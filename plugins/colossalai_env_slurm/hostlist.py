@@ -17,6 +17,8 @@ class Numbers:
     """A bracket's ranges, each padded as its first number is: ``08-11`` and ``098-101``."""
 
     ranges: tuple[tuple[int, int, int], ...]
+    """The first number of each, how many they are, and their width."""
+    count: int
 
     @classmethod
     def parse(cls, text: str) -> "Numbers":
@@ -32,10 +34,10 @@ class Numbers:
                 msg = f"a host list without the backward range {item}"
                 raise ValueError(msg)
             ranges.append((low, high - low + 1, len(first)))
-        return cls(tuple(ranges))
+        return cls(tuple(ranges), sum(count for _, count, _ in ranges))
 
     def __len__(self) -> int:
-        return sum(count for _, count, _ in self.ranges)
+        return self.count
 
     def __getitem__(self, index: int) -> str:
         for low, count, width in self.ranges:
