@@ -1,11 +1,14 @@
-"""Which accelerator is this process's, and which backend fits it."""
+"""Which accelerator is this process's, and which backend fits it.
 
-from typing import Any, NamedTuple
+torch takes seconds to import, so it is imported by what needs it, when rank 0's socket is bound.
+"""
 
-import torch
-from torch import distributed
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import NoSuchDevice, UnknownBackend
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Accelerators(NamedTuple):
@@ -17,6 +20,8 @@ class Accelerators(NamedTuple):
     @classmethod
     def here(cls) -> "Accelerators":
         """Count what is visible; nothing is parsed, since UUIDs and MIG names are legal in the variables."""
+        import torch
+
         if not torch.accelerator.is_available():  # asked first: torch 2.6 raises where there is no accelerator to name
             return cls("cpu", 0)
         found = torch.accelerator.current_accelerator()
@@ -30,6 +35,8 @@ def backend_for(asked: str | None, accelerators: Accelerators) -> str:
 
     Both spellings of torch are taken: ``nccl``, and ``cpu:gloo,cuda:nccl``.
     """
+    from torch import distributed
+
     if asked is None:
         return distributed.get_default_backend_for_device(accelerators.kind)
     known = distributed.Backend.backend_list
@@ -46,7 +53,7 @@ def backend_for(asked: str | None, accelerators: Accelerators) -> str:
 
 
 def index_of(
-    asked: torch.device | str | int | None, local_rank: int | None, accelerators: Accelerators, rank: int
+    asked: "torch.device | str | int | None", local_rank: int | None, accelerators: Accelerators, rank: int
 ) -> int | None:
     """Choose what was asked for, the only visible device, or the local rank's.
 
@@ -54,11 +61,10 @@ def index_of(
     processes on one device fail later.
     """
     if asked is not None:
-        return _asked(
-            torch.device(accelerators.kind, asked) if isinstance(asked, int) else torch.device(asked),
-            accelerators,
-            rank,
-        )
+        import torch
+
+        device = torch.device(accelerators.kind, asked) if isinstance(asked, int) else torch.device(asked)
+        return _asked(device, accelerators, rank)
     if accelerators.visible <= 1:
         return 0 if accelerators.visible else None
     if local_rank is None:
@@ -74,7 +80,7 @@ def index_of(
     return local_rank
 
 
-def _asked(device: torch.device, accelerators: Accelerators, rank: int) -> int | None:
+def _asked(device: "torch.device", accelerators: Accelerators, rank: int) -> int | None:
     if device.type == "cpu":
         return None
     index = device.index or 0
@@ -88,23 +94,27 @@ def identity(kind: str, index: int) -> str | None:
     """Return a device's UUID, which tells it from all others of any node; None where it has none."""
     if kind != "cuda":
         return None
+    import torch
+
     cuda: Any = torch.cuda
     uuid = getattr(cuda.get_device_properties(index), "uuid", None)
     return None if uuid is None else f"GPU-{uuid}"
 
 
-def select(kind: str, index: int | None) -> torch.device:
+def select(kind: str, index: int | None) -> "torch.device":
     """Make a device the current one and return it; the CPU where there is no accelerator."""
+    import torch
+
     if index is None:
         return torch.device("cpu")
     torch.accelerator.set_device_index(index)
     return torch.device(kind, index)
 
 
-def binds_at_once(device: torch.device, backend: str, release: tuple[int, ...], debug: str | None) -> bool:
+def binds_at_once(device: "torch.device", backend: str, release: tuple[int, ...], *, detail: bool) -> bool:
     """Tell whether the group is given its device, so that NCCL connects at once.
 
-    torch breaks with it from 2.6.0 to 2.7.0 (destroy hangs or warns) and under TORCH_DISTRIBUTED_DEBUG=DETAIL,
-    whose wrapper group takes no device.
+    torch breaks with it from 2.6.0 to 2.7.0 (destroy hangs or warns), and in its debug level DETAIL, whose wrapper
+    group takes no device.
     """
-    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= release <= (2, 7, 0) and debug != "DETAIL"
+    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= release <= (2, 7, 0) and not detail

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from . import device as devices
 from .config import ConfigLike, load_config
 from .endpoint import locate
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
+from .group import batched_reads, connect, make_alone, seed_all
 from .interrupts import Stopped, die_of_sigterm, interruptible
 from .job import Job, refuse_second, reply_of, run
 from .meeting import Meeting
@@ -70,8 +72,6 @@ def init_from_env(
         job = _together(resolution, environ, given, watch, device, {} if config is None else config)
     run(job)
     if seed is not None:
-        from .group import seed_all
-
         seed_all(seed)
     return job
 
@@ -138,11 +138,8 @@ def _together(
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
     try:
-        with _telling(meeting, lambda: reply), interruptible():
+        with batched_reads(environ), _telling(meeting, lambda: reply), interruptible():
             meeting.reserve()
-            from . import device as devices
-            from .group import connect
-
             accelerators = devices.Accelerators.here()
             try:
                 settings = load_config(config)
@@ -237,9 +234,6 @@ def _alone(
 ) -> Job:
     """Make the group of a single process: no socket, no waiting."""
     settings = load_config(config)
-    from . import device as devices
-    from .group import make_alone
-
     accelerators = devices.Accelerators.here()
     backend = devices.backend_for(spec.backend, accelerators)
     index = devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank)

@@ -15,6 +15,7 @@ import attrs
 
 from .config import Config
 from .errors import AlreadyInitialised
+from .group import destroy
 from .meeting import Meeting, boot_id
 from .reply import Reply, places
 from .rollcall import Add
@@ -117,8 +118,6 @@ class Job:
         """Destroy the process group and let go of the store; doing it again does nothing."""
         if self._closed:
             return
-        from .group import destroy
-
         destroy()
         if self._meeting is not None:
             _part(self._meeting)

@@ -133,6 +133,32 @@ print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
     assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
 
 
+@pytest.mark.parametrize(("own", "during"), [({}, "1"), ({"GLOO_ENABLE_STORE_V2_API": "0"}, "0")])
+def test_gloo_is_told_to_read_all_addresses_at_once_unless_the_user_says_otherwise(
+    own: dict[str, str], during: str, tmp_path: Path
+) -> None:
+    """Gloo asks the C library while the group is made; whatever the program starts later is told nothing."""
+    config = tmp_path / "config.py"
+    config.write_text("""
+import ctypes
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+during = getenv(b"GLOO_ENABLE_STORE_V2_API").decode()
+""")
+    program = """
+import os, subprocess, sys, colossalai_env
+before = dict(os.environ)
+with colossalai_env.init_from_env(timeout=20, config=sys.argv[1]) as job:
+    assert dict(os.environ) == before
+    child = subprocess.run(["printenv", "GLOO_ENABLE_STORE_V2_API"], capture_output=True, text=True)
+    print(f"TOLD {job.config.during} {child.stdout.strip()}\\n", end="")
+"""
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
+    ended = run([*command, config], own)
+    assert ended.code == 0, ended.err
+    assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
+
+
 @pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT"])
 def test_a_signal_is_served_though_the_code_that_it_interrupts_drops_it(stop: str, tmp_path: Path) -> None:
     """As torch's own import does: an exception in it while it looks for NumPy is a warning."""
