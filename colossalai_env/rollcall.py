@@ -150,14 +150,14 @@ def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | 
     call = yield from _hear("verdict", reply, leader_process, watch)
     failure = _verdict(call)
     if failure is not None:
-        yield Add("left", 1)
+        yield Post({_left(reply): "1"})
         raise failure
     if place > int(call.removeprefix(OK)):  # of rank 0's world, not of one's own
         yield from _refuse_surplus(reply)
     yield Post({f"ack/{reply.rank}": "1"})
     failure = _verdict((yield from _hear("go", reply, leader_process, watch)))
     if failure is not None:
-        yield Add("left", 1)
+        yield Post({_left(reply): "1"})
         raise failure
     if None in {reply.local_rank, reply.local_world_size, reply.node_rank, reply.num_nodes}:
         said: str | None = yield Read(f"place/{reply.rank}", SILENCE)
@@ -223,6 +223,9 @@ def leader(
         yield Post({"verdict": f"{OK} {reply.world_size}"})
         lost = yield from _acknowledged(reply, _waiting(replies), watch, 0.4 if late else ACKNOWLEDGE)
         if late:
+            log: str | None = yield Read("replies", 0)
+            waiting = _waiting(replies_in(log))
+            lost = [other for other in lost if other in waiting]  # the others gave up meanwhile
             failure = missing(replies, reply.world_size, watch.timeout, lost)
         elif lost:
             failure = LostRanks(f"{named(lost)} answered and then died or froze: look at what was said there")
@@ -243,7 +246,7 @@ def leader(
             **({} if isinstance(failure, (MissingRanks, LostRanks)) else {"verdict": written(failure)}),
         }
     )
-    yield from _linger(reply, replies, watch, failure, lost)
+    yield from _linger(reply, watch, failure, lost)
     raise failure
 
 
@@ -303,15 +306,23 @@ def _acknowledged(reply: Reply, replies: Sequence[Reply], watch: Watch, within: 
     return lost
 
 
-def _linger(
-    reply: Reply, replies: Sequence[Reply], watch: Watch, failure: RollCallFailed, lost: Sequence[Reply]
-) -> Protocol[None]:
-    """Serve the verdict until all who can read it have, or for as long as it may take them."""
+def _linger(reply: Reply, watch: Watch, failure: RollCallFailed, lost: Sequence[Reply]) -> Protocol[None]:
+    """Serve the verdict until all who can read it have, or for as long as it may take them.
+
+    A rank that gave up still asks for rank 0's word, and then leaves as the others do.
+    """
     until = watch.clock() + min(LINGER, max(0.0, watch.left) + 0.8)
-    late = isinstance(failure, MissingRanks)
-    expected = len(_waiting(replies)) if late else max(reply.world_size, len(replies))
+    gone = {_left(other) for other in (reply, *lost)}
     while watch.clock() < until:
-        left: int = yield Add("left", 0)
-        if left >= expected - len(lost) - 1:
-            return
+        log: str | None = yield Read("replies", 0)
+        heard = replies_in(log)
+        if isinstance(failure, MissingRanks) or len(heard) >= reply.world_size:
+            told: bool = yield Await(tuple({_left(other) for other in heard} - gone), 0)
+            if told:
+                return
         yield Pause(0.05)
+
+
+def _left(reply: Reply) -> str:
+    """Return the key that a process sets when it has read a bad verdict."""
+    return f"left/{reply.process}"

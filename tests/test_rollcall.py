@@ -121,6 +121,8 @@ class World:
     counts: dict[str, int] = attrs.field(factory=dict[str, int])
     running: "list[Process]" = attrs.field(factory=list)  # pyright: ignore[reportUnknownVariableType]
     requests: int = 0
+    late: int = 0
+    """Requests that were made when rank 0 had ended, and its store with it."""
 
     def clock(self) -> float:
         return self.now
@@ -172,6 +174,7 @@ class Process:
         if self.request is None:
             self._send(world, None)
             return True
+        world.late += any(one.leads and one.outcome is not None for one in world.running)
         answered, value = world.perform(self.request)
         if not answered:
             if self.until is None:
@@ -284,3 +287,12 @@ def test_a_missing_rank_is_told_to_all_at_the_deadline_together_with_one_that_di
     assert "rank(s) 3 of 5" in str(told[0])
     assert "answered and then lost: rank 2 (pid 102 on n1)" in str(told[0])
     assert all(one.ended <= T + 1.5 for one in processes)
+
+
+@given(st.randoms(use_true_random=False))
+def test_rank_0_serves_until_ranks_that_give_up_at_one_moment_have_been_told(random: Any) -> None:
+    replies = [reply(rank, 5) for rank in (0, 1, 2, 4)]
+    world, processes = simulate(replies, [2.0, 0.0, 0.0, 0.0], random.randrange)
+    assert {str(one.outcome) for one in processes} == {str(processes[0].outcome)}
+    assert isinstance(processes[0].outcome, MissingRanks)
+    assert world.late == 0
