@@ -252,11 +252,13 @@ class Scout:
         probe.due = time.monotonic() + max(pause, probe.pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
     def _drop(self, probe: _Probe) -> None:
-        if probe.connection is not None:
-            if probe.connection in self._selector.get_map():
-                self._selector.unregister(probe.connection)
-            probe.connection.close()
-            probe.connection = None
+        """Let go of a connection; a signal that came between these lines leaves the rest of them to `close`."""
+        connection = probe.connection
+        if connection is not None and connection.fileno() >= 0:
+            if connection in self._selector.get_map():
+                self._selector.unregister(connection)
+            connection.close()
+        probe.connection = None
 
 
 def _first(heard: bytes) -> str:

@@ -1,11 +1,15 @@
 """The socket and the store: one address, a look before torch's own client connects, and waits that end."""
 
 import socket
+import sys
 import threading
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from colossalai_env import scout as scout_module
 from colossalai_env.endpoint import Endpoint
 from colossalai_env.errors import NotMyAddress, TooFewFileDescriptors
 from colossalai_env.rollcall import Add, Alive, Append, Await, Post, Read
@@ -109,3 +113,41 @@ def test_nobody_there_is_named_by_errno() -> None:
     assert scout.find(time.monotonic() + 0.1) is None
     assert "ECONNREFUSED" in scout.story()
     scout.close()
+
+
+def test_a_scout_that_is_interrupted_anywhere_can_be_closed() -> None:
+    """Ctrl-C and SIGTERM come between any two lines; what they interrupt is closed after them."""
+    with bind(("127.0.0.1", 0)) as silent, bind(("127.0.0.1", 0)) as gone:
+        targets: list[tuple[str, int]] = [silent.getsockname(), gone.getsockname()]
+        gone.close()
+        lines = 0
+        while _interrupted(Scout(targets, slowest=0.002), lines):
+            lines += 1
+    assert lines > 50
+
+
+def _interrupted(scout: Scout, after: int) -> bool:
+    """Interrupt a look of 20 ms after so many lines of the scout's code, and close it; tell whether that came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen
+        del argument
+        if frame.f_code.co_filename != scout_module.__file__:
+            return None
+        seen += event == "line"
+        if event == "line" and seen > after:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    found = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        scout.find(time.monotonic() + 0.02)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(found)
+        scout.close()
+    return False
