@@ -6,6 +6,7 @@ torch takes seconds to import, so it is imported by what needs it, when rank 0's
 import os
 import random
 import socket
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from .environ import Environ
 from .errors import ColossalaiEnvError, GroupFailed
 from .meeting import Meeting
 from .spec import DistSpec
-from .store import torch_release
+from .store import start, torch_release
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,9 @@ def _make(store: Any, spec: DistSpec, backend: str, device: "torch.device") -> N
     )
 
 
+ABANDONING = 1.0
+"""Seconds that the end of an abandoned group may take: NCCL's waits for the other ranks."""
+
 BATCHED = "GLOO_ENABLE_STORE_V2_API"
 """Has gloo ask the store for all ranks' addresses at once, and not for one after the other (gloo/common/utils.cc)."""
 
@@ -106,6 +110,16 @@ def destroy() -> None:
         c10d.destroy_process_group()
         if old:
             time.sleep(0.05)
+
+
+def abandon() -> None:
+    """Destroy the group that was made all the same while init failed, as far as that takes a moment.
+
+    A program that ends with such a group may be aborted by its threads, and a second call of init would refuse.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        start(destroy).wait(ABANDONING)
 
 
 def seed_all(seed: int) -> None:

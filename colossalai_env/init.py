@@ -14,8 +14,8 @@ from .config import ConfigLike, load_config
 from .endpoint import locate
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld
-from .group import batched_reads, connect, make_alone, seed_all
-from .interrupts import Stopped, die_of_sigterm, interruptible
+from .group import abandon, batched_reads, connect, make_alone, seed_all
+from .interrupts import interruptible
 from .job import Job, refuse_second, reply_of, run
 from .meeting import Meeting
 from .reply import Place, Reply
@@ -138,7 +138,7 @@ def _together(
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
     try:
-        with batched_reads(environ), _telling(meeting, lambda: reply), interruptible():
+        with batched_reads(environ), _telling(meeting, lambda: reply):
             meeting.reserve()
             accelerators = devices.Accelerators.here()
             try:
@@ -162,6 +162,7 @@ def _together(
             connect(meeting, spec, backend, chosen)
     except BaseException:
         meeting.close()
+        abandon()
         raise
     return Job(spec, chosen, backend, meeting, settings)
 
@@ -169,19 +170,17 @@ def _together(
 @contextmanager
 def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
     """Tell the others when this rank is interrupted."""
+
+    def tell(reason: str) -> None:
+        meeting.abort(attrs.evolve(reply(), error=reason))
+
     try:
-        yield
+        with interruptible(tell):
+            yield
     except ColossalaiEnvError:
         raise  # told already
     except BaseException as stop:
-        names: dict[type[BaseException], str] = {
-            Stopped: "was stopped by SIGTERM",
-            KeyboardInterrupt: "was stopped by Ctrl-C",
-        }
-        reason = names.get(type(stop), f"left by {type(stop).__name__}: {stop}")
-        meeting.abort(attrs.evolve(reply(), error=reason))
-        if isinstance(stop, Stopped):
-            die_of_sigterm()
+        tell(f"left by {type(stop).__name__}: {stop}")
         raise
 
 
@@ -197,13 +196,10 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     watch = Watch(time.monotonic, time.monotonic(), TELLING)
     meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch)
     try:
-        with interruptible():
-            meeting.reserve()
-            _fail_together(meeting, attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank))
+        meeting.reserve()
+        _fail_together(meeting, attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank))
     except ColossalaiEnvError:
         log.debug("the other ranks could not be told")
-    except Stopped:
-        die_of_sigterm()
     finally:
         meeting.close()
     return failure

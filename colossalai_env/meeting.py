@@ -103,6 +103,8 @@ class Meeting:
     """Torch's own store, for the process group: it is connected while the ranks are called."""
     forming: Task[Any] | None = None
     """The making of the process group."""
+    aborted: bool = False
+    """Whether the others have been told that this rank goes."""
     target: Target | None = None
     ledger: Ledger | None = None
     record: Record = attrs.field(init=False)
@@ -204,7 +206,10 @@ class Meeting:
         return self.ledger
 
     def abort(self, reply: Reply) -> None:
-        """Tell the others why this rank goes, as far as they can be reached within a moment."""
+        """Tell the others once why this rank goes, as far as they can be reached within a moment."""
+        if self.aborted:
+            return
+        self.aborted = True
         failure = RankFailed(f"{reply} failed: {reply.error}")
         if self.listener is not None:
             turn_away(self.listener, self.record.job, failure.sentence, FAREWELL)

@@ -159,6 +159,23 @@ with colossalai_env.init_from_env(timeout=20, config=sys.argv[1]) as job:
     assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
 
 
+def test_a_rank_that_is_interrupted_when_its_group_is_made_leaves_none_behind() -> None:
+    program = """
+import colossalai_env, torch
+from colossalai_env.meeting import Meeting
+def interrupted(meeting):
+    raise KeyboardInterrupt
+Meeting.formed = interrupted
+try:
+    colossalai_env.init_from_env(timeout=20)
+except KeyboardInterrupt:
+    print(f"TOLD {torch.distributed.is_initialized()}\\n", end="")
+"""
+    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program])
+    assert ended.code == 0, ended.err
+    assert ended.lines("TOLD ") == ["False"] * 2
+
+
 @pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT"])
 def test_a_signal_is_served_though_the_code_that_it_interrupts_drops_it(stop: str, tmp_path: Path) -> None:
     """As torch's own import does: an exception in it while it looks for NumPy is a warning."""
