@@ -15,13 +15,15 @@ from itertools import groupby
 
 import attrs
 
-from benchmarks import at_scale, forming, spec_known
+from benchmarks import at_scale, causes, forming, roll_call, spec_known
 from benchmarks.measure import PAIRS, ROOT, Figure, Finding, written
 
 QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
     spec_known.QUESTION: spec_known.measure,
     forming.QUESTION: forming.measure,
+    roll_call.QUESTION: roll_call.measure,
     at_scale.QUESTION: at_scale.measure,
+    causes.QUESTION: causes.measure,
 }
 """A question is a module: a generator of figures and pictures, for so many pairs."""
 

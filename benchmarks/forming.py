@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,27 +22,57 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 QUESTION = "group usable"
-SIZES, LATE = (1, 2, 4, 8), (0.0, 0.1, 1.0)
+SIZES, LATE = (2, 4, 8), (0.0, 0.1, 1.0)
 """Processes, and the seconds that rank 0 comes after the others."""
 
-CASE = "until a first sum"
+MESH = (8, 32, 64, 128)
+"""Processes that only gloo connects, on a store that all have reached before."""
+
+CASE = "until the last rank has its group"
 MORE = {2: 15, 8: 40}
 """Milliseconds that the roll call may cost, at most, by processes."""
 
 OURS, FIRST, PLAIN = "colossalai-env", "colossalai-env, plugins not loaded", "init_process_group"
 
-CALLS: Mapping[str, tuple[str, str]] = {
-    OURS: ("from colossalai_env import init_from_env, resolve; resolve(env={})", "init_from_env()"),
-    FIRST: ("from colossalai_env import init_from_env", "init_from_env()"),
-    PLAIN: ("", "torch.distributed.init_process_group('gloo')"),
-    "Accelerate": ("from accelerate import PartialState", "PartialState(cpu=True)"),
-    "Lightning Fabric": (
-        "from lightning_fabric import Fabric",
+
+@attrs.frozen
+class Contender:
+    """What a script does before it is ready, and what it says then."""
+
+    call: str
+    imports: str = ""
+    before: str = "pass"
+    """What each rank does before it is ready."""
+    env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    OURS: Contender("init_from_env()", "from colossalai_env import init_from_env, resolve; resolve(env={})"),
+    FIRST: Contender("init_from_env()", "from colossalai_env import init_from_env"),
+    PLAIN: Contender("torch.distributed.init_process_group('gloo')"),
+    "Accelerate": Contender("PartialState(cpu=True)", "from accelerate import PartialState"),
+    "Lightning Fabric": Contender(
         "Fabric(accelerator='cpu', devices=int(os.environ['WORLD_SIZE']), strategy='ddp').launch()",
+        "from lightning_fabric import Fabric",
     ),
-    "Ignite": ("import ignite.distributed", "ignite.distributed.initialize('gloo')"),
+    "Ignite": Contender("ignite.distributed.initialize('gloo')", "import ignite.distributed"),
 }
-"""What a script does before it is ready, and what it says then."""
+
+
+def _gloo(**env: str) -> Contender:
+    """Have gloo alone connect the ranks: what comes before would hide it."""
+    store = "store = torch.distributed.TCPStore('127.0.0.1', port, is_master=rank == 0, wait_for_workers=False)"
+    call = "torch.distributed.init_process_group('gloo', store=store, rank=rank, world_size=size)"
+    quick = {"RES_OPTIONS": "timeout:1 attempts:1", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch asks for names for its log
+    return Contender(call, "", store, {**quick, **env})
+
+
+GLOO, BATCHED, LAZY = "gloo", "gloo, batched reads", "gloo, lazy connections"
+CONNECTING: Mapping[str, Contender] = {
+    GLOO: _gloo(),
+    BATCHED: _gloo(GLOO_ENABLE_STORE_V2_API="1"),
+    LAZY: _gloo(TORCH_GLOO_LAZY_INIT="1"),
+}
 
 SCENE = """
 import json, os, site, socket, sys, time
@@ -56,15 +86,17 @@ def port():
 def act(rank, size, port, late, ready, gate, told, end):
     place = {{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}}
     os.environ.update({{name: str(value) for name, value in place.items()}})
+    {before}
     os.write(ready, b".")
     os.read(gate, 1)
     if rank == 0: time.sleep(late)
     began = time.monotonic()
     {call}
+    made = time.monotonic()
     total = torch.ones(1)
     torch.distributed.all_reduce(total)
     assert total.item() == size
-    os.write(told, json.dumps([began, time.monotonic()]).encode() + b"\\n")
+    os.write(told, json.dumps([began, made, time.monotonic()]).encode() + b"\\n")
     os.read(end, 1)
 for line in sys.stdin:
     size, late = json.loads(line)
@@ -79,32 +111,34 @@ for line in sys.stdin:
             os._exit(0)
     os.close(told), os.close(gate), os.close(end), os.close(was_ready)
     waiting = size
-    while waiting: waiting -= len(os.read(ready, size))
+    while waiting: waiting -= len(os.read(ready, size)) or waiting
     os.close(go)
     with os.fdopen(heard) as answers: times = [json.loads(answer) for _, answer in zip(range(size), answers)]
     os.close(leave), os.close(ready)
     for child in children: os.waitpid(child, 0)
-    spent = max(ended for _, ended in times) - max(began for began, _ in times) if len(times) == size else None
-    print(json.dumps(spent), flush=True)
+    began, made, summed = map(max, zip(*times)) if len(times) == size else (0, None, None)
+    print(json.dumps(made and [made - began, summed - began]), flush=True)
 """
 """Imports all once, then forks the ranks of one group after the other: they are ready as soon as they are told."""
 
 ALONE = """
 import site, sys
 site.addsitedir(sys.argv[1])
-import os, torch, torch.distributed
+import os, time, torch, torch.distributed
 {imports}
+began = time.monotonic()
 {call}
+print("TOOK", time.monotonic() - began, flush=True)
 torch.distributed.all_reduce(torch.ones(1))
 os._exit(0)
 """
 
 
-def _python(code: str, name: str, env: Mapping[str, str] | None = None, **streams: int) -> "subprocess.Popen[str]":
-    imports, call = CALLS[name]
-    shared = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **(env or {})}
+def _python(code: str, who: Contender, env: Mapping[str, str] | None = None, **streams: int) -> "subprocess.Popen[str]":
+    shared = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **who.env, **(env or {})}
+    text = code.format(imports=who.imports, before=who.before, call=who.call)
     return subprocess.Popen(
-        [PEERS / "bin/python", "-c", code.format(imports=imports, call=call), sysconfig.get_path("purelib")],
+        [PEERS / "bin/python", "-c", text, sysconfig.get_path("purelib")],
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **shared},
         stderr=subprocess.DEVNULL,
         text=True,
@@ -116,11 +150,11 @@ def _python(code: str, name: str, env: Mapping[str, str] | None = None, **stream
 class Scene:
     """One process per contender, from which the ranks are forked."""
 
-    name: str
+    who: Contender
     process: "subprocess.Popen[str]" = attrs.field(init=False)
 
     def __enter__(self) -> "Self":
-        self.process = _python(SCENE, self.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = _python(SCENE, self.who, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self
 
     def __exit__(
@@ -137,49 +171,96 @@ class Scene:
             return False
         return True
 
-    def play(self, size: int, late: float) -> float:
-        """Form one group; return the seconds from the last rank's readiness until the last rank has a sum."""
+    def play(self, size: int, late: float) -> tuple[float, float]:
+        """Form one group; return the seconds from the last rank's readiness until all have their group, and a sum."""
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
-            raise RuntimeError(self.name)
+            raise RuntimeError(self.who)
         stdin.write(json.dumps([size, late]) + "\n")
         stdin.flush()
-        told = next((line for line in stdout if line[0] in "0123456789n"), "null")
-        spent = json.loads(told)
+        told = next((line for line in stdout if line[0] in "[n"), "null")
+        spent: tuple[float, float] | None = json.loads(told)
         if spent is None:
-            raise RuntimeError(f"{self.name} formed no group of {size}")
-        return float(spent)
+            raise RuntimeError(f"no group of {size}: {self.who}")
+        return spent
 
 
 def measure(pairs: int) -> Iterator[Finding]:
-    """Form groups of all sizes, forked from one process for each contender, then start whole scripts."""
+    """Begin with a process alone, then form groups of all sizes, start whole scripts, and let gloo connect many."""
     drawn: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        opened = {name: stack.enter_context(Scene(name)) for name in CALLS}
+        opened = {name: stack.enter_context(Scene(who)) for name, who in CONTENDERS.items()}
         scenes = {name: scene for name, scene in opened.items() if scene.works()}
-        absent = {name: "absent: it formed no group" for name in CALLS if name not in scenes}
+        absent = {name: "absent: it formed no group" for name in CONTENDERS if name not in scenes}
+        yield from _figures(1, 0, _alone(scenes, pairs), absent)
         for size in SIZES:
-            for late in LATE if size > 1 else LATE[:1]:
+            for late in LATE:
                 rounds = pairs if late < 1 else max(3, pairs // 3)
-                plays = {name: _play(scene, size, late) for name, scene in scenes.items()}
+                plays = {name: _making(scene, size, late) for name, scene in scenes.items()}
                 times = _rotated(plays, rounds)
                 yield from _figures(size, late, times, absent)
                 if late == LATE[1]:
                     for name, found in times.items():
                         drawn.setdefault(name, []).append((size, statistics.median(found)))
     title = f"Rank 0 comes {1000 * LATE[1]:.0f} ms after the others"
-    yield Picture("group-late", title, curves(title, "processes", "ms from then until a first sum", drawn))
-    starts = {name: _start(name) for name in CALLS if name not in {FIRST, *absent}}
+    yield Picture(
+        "group-late", title, curves(title, "processes", "ms from then until the last rank has its group", drawn)
+    )
+    starts = {name: _start(who) for name, who in CONTENDERS.items() if name not in {FIRST, *absent}}
     cold = {name: statistics.median(found) for name, found in _rotated(starts, max(3, pairs // 3)).items()}
-    yield Figure(QUESTION, CASE, "2 scripts, from their start", cold.pop(OURS), "ms", beside=cold)
+    yield Figure(QUESTION, CASE, "2 scripts, from their start to their end", cold.pop(OURS), "ms", beside=cold)
+    yield from _connecting(max(3, pairs // 3))
 
 
-def _play(scene: "Scene", size: int, late: float) -> Callable[[], float]:
-    return lambda: scene.play(size, late)
+def _alone(names: Iterable[str], pairs: int) -> dict[str, list[float]]:
+    """Time a world of one in fresh processes: forked ones pay for the memory that they share."""
+    place = dict.fromkeys(("RANK", "LOCAL_RANK"), "0") | dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
+
+    def play(who: Contender) -> Callable[[], float]:
+        return lambda: _took(_python(ALONE, who, {**place, "MASTER_PORT": str(_port())}, stdout=subprocess.PIPE))
+
+    return _rotated({name: play(CONTENDERS[name]) for name in names}, pairs)
 
 
-def _start(name: str) -> Callable[[], float]:
-    return lambda: scripts(name, 2)
+def _took(process: "subprocess.Popen[str]") -> float:
+    out, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(process.args)
+    return float(out.rpartition("TOOK ")[2])
+
+
+def _connecting(rounds: int) -> Iterator[Finding]:
+    """Let gloo connect up to 128 real processes, in the three ways that it knows."""
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        scenes = {name: stack.enter_context(Scene(who)) for name, who in CONNECTING.items()}
+        for size in MESH:
+            times = _rotated({name: _summing(scene, size) for name, scene in scenes.items()}, rounds)
+            for name, found in times.items():
+                drawn.setdefault(name, []).append((size, statistics.median(found)))
+            case = f"{size} processes, connected to a store"
+            pairwise = zip(times[BATCHED], times[GLOO], strict=True)
+            ratio = statistics.median(ours / plain for ours, plain in pairwise)
+            others = {name: statistics.median(times[name]) for name in (GLOO, LAZY)}
+            ours = statistics.median(times[BATCHED])
+            yield Figure(QUESTION, case, "gloo's batched reads, until a first sum", ours, "ms", beside=others)
+            yield Figure(
+                QUESTION, case, "gloo's batched reads, ratio to its own", ratio, "x", most=1 if size > 8 else None
+            )
+    title = "Gloo connects processes of one machine"
+    yield Picture("gloo", title, curves(title, "processes", "ms until a first sum", drawn))
+
+
+def _making(scene: Scene, size: int, late: float) -> Callable[[], float]:
+    return lambda: scene.play(size, late)[0]
+
+
+def _summing(scene: Scene, size: int) -> Callable[[], float]:
+    return lambda: scene.play(size, 0)[1]
+
+
+def _start(who: Contender) -> Callable[[], float]:
+    return lambda: scripts(who, 2)
 
 
 def _rotated(plays: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -194,30 +275,34 @@ def _rotated(plays: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
 
 
 def _figures(size: int, late: float, times: Mapping[str, list[float]], absent: Mapping[str, str]) -> Iterator[Figure]:
-    """Return the table's row and what the goals say."""
+    """Return the table's row and what the goals say, of scripts whose first call it is where there are several."""
     who = "1 process" if size == 1 else f"{size} processes" + (f", rank 0 late by {1000 * late:.0f} ms" if late else "")
     others = {name: statistics.median(found) for name, found in times.items() if name != OURS}
     yield Figure(QUESTION, CASE, who, statistics.median(times[OURS]), "ms", beside={**others, **absent})
-    both = list(zip(times[OURS], times[PLAIN], strict=True))
+    measured = OURS if size == 1 else FIRST
+    both = list(zip(times[measured], times[PLAIN], strict=True))
     ratio = statistics.median(ours / plain for ours, plain in both)
     more = statistics.median(ours - plain for ours, plain in both)
     most = 0.5 if size == 1 else 0.2 if late else None
-    yield Figure(QUESTION, who, f"time {CASE}, ratio to {PLAIN}", ratio, "x", most=most)
+    case = f"{who}, {'plugins loaded' if size == 1 else 'first call'}"
+    yield Figure(QUESTION, case, f"{CASE}, ratio to {PLAIN}", ratio, "x", most=most)
     if size in MORE:
-        yield Figure(QUESTION, who, f"time {CASE}, more than {PLAIN}", more, "ms", most=MORE[size])
+        yield Figure(QUESTION, case, f"{CASE}, more than {PLAIN}", more, "ms", most=MORE[size])
 
 
-def scripts(name: str, size: int) -> float:
-    """Start whole scripts at once; return the seconds until the last one has a sum."""
+def _port() -> int:
     with bind(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_PORT": str(port)}
+        return int(probe.getsockname()[1])
+
+
+def scripts(who: Contender, size: int) -> float:
+    """Start whole scripts at once; return the seconds until the last one has a sum and has ended."""
+    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_PORT": str(_port())}
     began = time.monotonic()
     started = [
-        _python(ALONE, name, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL)
+        _python(ALONE, who, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE)
         for rank in range(size)
     ]
-    codes = [process.wait() for process in started]
-    if any(codes):
-        raise RuntimeError(f"{name}: status {codes}")
+    for process in started:
+        _took(process)
     return time.monotonic() - began

@@ -1,41 +1,36 @@
-"""What the roll call costs: by itself for many simulated clients, and beside plain init for a few real processes.
+"""What the roll call asks of rank 0's store, by simulated clients, beside what gloo then asks of it itself."""
 
-python benchmarks/roll_call.py [--clients 64 256 1024 4096] [--pairs 15]
-"""
-
-import argparse
-import json
 import multiprocessing
-import os
 import resource
 import selectors
 import socket
 import statistics
 import struct
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import attrs
 
+from benchmarks.drawing import curves
+from benchmarks.measure import Figure, Finding, Picture
 from colossalai_env.reply import Reply
-from colossalai_env.rollcall import (
-    Add,
-    Append,
-    Post,
-    Protocol,
-    Read,
-    Request,
-    Watch,
-    leader,
-    member,
-)
+from colossalai_env.rollcall import Add, Append, Await, Post, Protocol, Read, Request, Watch, leader, member
 from colossalai_env.scout import bind
 from colossalai_env.store import Ledger, serve
-from colossalai_env.wire import VALIDATE
+from colossalai_env.wire import ADD, APPEND, GET, MULTI_SET, VALIDATE, WAIT, _key, _keys, _packed
+
+QUESTION = "roll call"
+CLIENTS = (64, 256, 1024, 4096)
+GLOO_CLIENTS = 1024
+"""Gloo's traffic is played up to here: with 4096 ranks each reads 130 MB."""
+
+ONE_BY_ONE, BATCHED = "gloo, address by address", "gloo, batched"
+
+MULTI_GET = 10
+BATCH = 200
+"""Keys that gloo reads at once with its batched reads."""
 
 
 def reply(rank: int, world_size: int) -> Reply:
@@ -48,8 +43,42 @@ def reply(rank: int, world_size: int) -> Reply:
     )  # fmt: skip
 
 
-def _text(text: str) -> bytes:
-    return struct.pack("=Q", len(text)) + text.encode()
+@attrs.frozen
+class ReadAll:
+    """Read keys that are there, in one request."""
+
+    keys: tuple[str, ...]
+
+
+Play = Callable[[int, int], Protocol[Any]]
+"""What one client says, by its rank and the world's size."""
+
+
+def roll_call(rank: int, size: int) -> Protocol[Any]:
+    """Hold the roll call as a member."""
+    return member(reply(rank, size), "pid 1 on n0", Watch(time.monotonic, time.monotonic(), 300))
+
+
+def _address(rank: int, size: int) -> str:
+    """Return as many bytes as gloo's address of a rank has: 8 for each other rank besides name and socket."""
+    return f"gpu-node-{rank // 8:05}.cluster.example".ljust(160 + 8 * size)
+
+
+def one_by_one(rank: int, size: int) -> Protocol[None]:
+    """Publish an address and read all, as gloo does: wait, and a get that waits once more."""
+    yield Post({f"gloo/{rank}": _address(rank, size)})
+    for other in range(size):
+        yield Await((f"gloo/{other}",), float("inf"))
+        yield Read(f"gloo/{other}", float("inf"))
+
+
+def batched(rank: int, size: int) -> Protocol[None]:
+    """Publish an address and read all, as gloo does with batched reads."""
+    yield Post({f"gloo/{rank}": _address(rank, size)})
+    for first in range(0, size, BATCH):
+        keys = tuple(f"gloo/{other}" for other in range(first, min(first + BATCH, size)))
+        yield Await(keys, float("inf"))
+        yield ReadAll(keys)
 
 
 @attrs.define
@@ -61,9 +90,11 @@ class Client:
 
     protocol: Protocol[Any]
     connection: socket.socket
-    asked: Request | None = None
+    asked: "Request | ReadAll | None" = None
+    answers: int = 0
+    """How many texts are still to come, each with its length before it."""
     expected: str = ""
-    heard: bytes = b""
+    heard: bytearray = attrs.field(factory=bytearray)
     requests: int = 0
     sent: int = 0
     done: bool = False
@@ -81,24 +112,28 @@ class Client:
             if self.expected:
                 return
 
-    def _ask(self, request: Request) -> str:
+    def _ask(self, request: "Request | ReadAll") -> str:
         """Send one request; return what its answer is, nothing where it has none."""
         match request:
             case Append(key, text):
-                return self._send(9, _text(f"/{key}"), _text(text))
+                return self._send(APPEND, _packed(_key(key), text))
             case Post(entries):
-                for key, text in entries.items():
-                    self._send(1, _text(f"/{key}"), _text(text))
-                return ""
+                pairs = b"".join(_packed(_key(key), text) for key, text in entries.items())
+                return self._send(MULTI_SET, struct.pack("=Q", len(entries)) + pairs)
             case Add(key, amount):
-                return self._send(4, _text(f"/{key}"), struct.pack("=q", amount), answer="number")
+                return self._send(ADD, _packed(_key(key)) + struct.pack("=q", amount), "number")
             case Read(key, _, _):
-                return self._send(6, struct.pack("=Q", 1), _text(f"/{key}"), answer="wait")
+                return self._send(WAIT, _keys([key]), "word")
+            case Await(keys, _):
+                return self._send(WAIT, _keys(keys), "word")
+            case ReadAll(keys):
+                self.answers = len(keys)
+                return self._send(MULTI_GET, _keys(keys), "texts")
             case _:
                 raise AssertionError(request)
 
-    def _send(self, kind: int, *parts: bytes, answer: str = "") -> str:
-        message = bytes([kind]) + b"".join(parts)
+    def _send(self, kind: int, body: bytes, answer: str = "") -> str:
+        message = bytes([kind]) + body
         self.connection.sendall(message)
         self.requests += 1
         self.sent += len(message)
@@ -106,35 +141,46 @@ class Client:
 
     def hear(self) -> None:
         """Take what came, and go on when it is a whole answer."""
-        self.heard += self.connection.recv(65536)
+        self.heard += self.connection.recv(1 << 18)
         if self.expected == "number" and len(self.heard) == 8:
             self._take(struct.unpack("=q", self.heard)[0])
-        elif self.expected == "wait" and len(self.heard) == 1:
-            self.heard = b""
-            key = self.asked.key if isinstance(self.asked, Read) else ""
-            self.expected = self._send(3, _text(f"/{key}"), answer="text")
-        elif self.expected == "text" and len(self.heard) >= 8:
+        elif self.expected == "word" and len(self.heard) == 1:
+            self.heard.clear()
+            if isinstance(self.asked, Read):
+                self.answers = 1
+                self.expected = self._send(GET, _packed(_key(self.asked.key)), "texts")
+            else:
+                self.go_on(value=True)
+        elif self.expected == "texts":
+            self._hear_texts()
+
+    def _hear_texts(self) -> None:
+        text = ""
+        while self.answers and len(self.heard) >= 8:
             (length,) = struct.unpack_from("=Q", self.heard)
-            if len(self.heard) == 8 + length:
-                self._take(self.heard[8:].decode())
+            if len(self.heard) < 8 + length:
+                return
+            text = self.heard[8 : 8 + length].decode()
+            del self.heard[: 8 + length]
+            self.answers -= 1
+        if not self.answers:
+            self._take(text)
 
     def _take(self, value: object) -> None:
-        self.heard = b""
+        self.heard.clear()
         self.go_on(value)
 
 
-def clients(target: tuple[str, int], ranks: Sequence[int], world_size: int, gate: Any, results: Any) -> None:
-    """Play some ranks in one process: connect, wait for the gate, hold the roll call."""
+def clients(play: Play, target: tuple[str, int], ranks: Sequence[int], world_size: int, gate: Any, told: Any) -> None:
+    """Play some ranks in one process: connect, wait for the gate, say what is to be said."""
     selector = selectors.EpollSelector()
     here: list[Client] = []
     for rank in ranks:
         connection = socket.create_connection(target, timeout=60)
         connection.sendall(VALIDATE)
-        watch = Watch(time.monotonic, time.monotonic(), 300)
-        here.append(Client(member(reply(rank, world_size), "pid 1 on n0", watch), connection))
+        here.append(Client(play(rank, world_size), connection))
         selector.register(connection, selectors.EVENT_READ, here[-1])
     gate.wait()
-    began = time.monotonic()
     for one in here:
         one.go_on()
     waiting = len(here)
@@ -145,12 +191,26 @@ def clients(target: tuple[str, int], ranks: Sequence[int], world_size: int, gate
             if one.done:
                 selector.unregister(one.connection)
                 waiting -= 1
-    most = max(one.requests for one in here), max(one.sent for one in here)
-    results.put((*most, time.monotonic() - began))
+    told.put((max(one.requests for one in here), max(one.sent for one in here)))
 
 
-def simulated(world_size: int, processes: int = 2) -> dict[str, float]:
-    """Hold one roll call of `world_size` ranks, all there at once; rank 0 is real, in the process of its store."""
+@attrs.frozen
+class Cost:
+    """What one play of all ranks took."""
+
+    requests: int
+    """Of the rank that made most."""
+    sent: int
+    """Bytes of the rank that sent most."""
+    leader_requests: int
+    wall: float
+    """Seconds from the moment when all clients are connected until the last one has its answer."""
+    cpu: float
+    """Seconds of the process that serves the store, and is rank 0 in a roll call."""
+
+
+def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
+    """Play ranks that are all there at once; in a roll call rank 0 is real, in the process of its store."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
@@ -158,94 +218,61 @@ def simulated(world_size: int, processes: int = 2) -> dict[str, float]:
     ledger = Ledger(target, "")
     fork = multiprocessing.get_context("spawn")
     gate, results = fork.Barrier(processes + 1), fork.Queue()
-    shares = [range(1 + share, world_size, processes) for share in range(processes)]
-    played = [fork.Process(target=clients, args=(target, share, world_size, gate, results)) for share in shares]
+    first = 1 if play is roll_call else 0
+    shares = [range(first + share, world_size, processes) for share in range(processes)]
+    played = [fork.Process(target=clients, args=(play, target, share, world_size, gate, results)) for share in shares]
     for process in played:
         process.start()
-    watch = Watch(time.monotonic, time.monotonic(), 300)
-    protocol = leader(reply(0, world_size), "farewells", watch, lambda _: None)
     gate.wait()
-    began, cpu = time.monotonic(), time.process_time()
-    requests, value = 0, None
-    with suppress(StopIteration):
-        while True:
-            value = ledger.perform(protocol.send(value))
-            requests += 1
+    began, cpu, requests = time.monotonic(), time.process_time(), 0
+    if play is roll_call:
+        protocol = leader(reply(0, world_size), "farewells", Watch(time.monotonic, began, 300), lambda _: None)
+        value = None
+        with suppress(StopIteration):
+            while True:
+                value = ledger.perform(protocol.send(value))
+                requests += 1
     told = [results.get() for _ in played]
-    wall, used = time.monotonic() - began, time.process_time() - cpu
+    cost = Cost(
+        max(most for most, _ in told),
+        max(sent for _, sent in told),
+        requests,
+        time.monotonic() - began,
+        time.process_time() - cpu,
+    )
     for process in played:
         process.join()
     ledger.close()
     del store
-    return {
-        "clients": world_size,
-        "requests per rank": max(one[0] for one in told),
-        "bytes per rank": max(one[1] for one in told),
-        "requests of rank 0": requests,
-        "seconds": round(wall, 3),
-        "CPU seconds of rank 0 and its store": round(used, 3),
-        "gloo's own requests per rank": 3 * world_size,
-    }
+    return cost
 
 
-PROGRAM = """
-import os, sys, time
-import torch, torch.distributed as dist, colossalai_env.init, colossalai_env.group
-rank, late, plain = int(os.environ["RANK"]), float(sys.argv[1]), sys.argv[2] == "plain"
-open(sys.argv[3] + f".{rank}", "w").close()
-while not os.path.exists(sys.argv[3]): time.sleep(0.001)
-if rank == 0: time.sleep(late)
-ready = time.time()
-if plain: dist.init_process_group("gloo")
-else: job = colossalai_env.init_from_env(timeout=60)
-print("READY", ready, time.time(), flush=True)
-if plain: dist.destroy_process_group()
-else: job.close()
-"""
+def measure(pairs: int) -> Iterator[Finding]:
+    """Hold roll calls of all sizes, and let gloo's clients read each other's addresses beside them."""
+    rounds = max(3, pairs // 3)
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    for size in CLIENTS:
+        case = f"{size} simulated clients"
+        costs = {QUESTION: _median([simulated(roll_call, size) for _ in range(rounds)])}
+        if size <= GLOO_CLIENTS:
+            costs[ONE_BY_ONE] = _median([simulated(one_by_one, size) for _ in range(rounds if size < 1000 else 1)])
+            costs[BATCHED] = _median([simulated(batched, size) for _ in range(rounds if size < 1000 else 1)])
+        ours = costs.pop(QUESTION)
+        for name, cost in (("colossalai-env", ours), *costs.items()):
+            drawn.setdefault(name, []).append((size, cost.wall))
+
+        def beside(field: str, costs: dict[str, Cost] = costs) -> dict[str, float | str]:
+            return {name: getattr(cost, field) for name, cost in costs.items()}
+
+        yield Figure(QUESTION, case, "requests of a rank", ours.requests, "", most=12, beside=beside("requests"))
+        yield Figure(QUESTION, case, "bytes sent by a rank", ours.sent, "", most=1000, beside=beside("sent"))
+        yield Figure(QUESTION, case, "requests of rank 0", ours.leader_requests)
+        most = 2.0 if size == CLIENTS[-1] else None
+        yield Figure(QUESTION, case, "until the last rank is told", ours.wall, "s", most=most, beside=beside("wall"))
+        yield Figure(QUESTION, case, "CPU of rank 0 and its store", ours.cpu, "s", beside=beside("cpu"))
+    title = "Until the last client is told"
+    yield Picture("roll-call", title, curves(title, "clients", "seconds", drawn))
 
 
-def real(size: int, late: float, kind: str, folder: str) -> float:
-    """Form a group of real processes; return the seconds from the last one's readiness to the last one's group."""
-    gate = os.path.join(folder, f"{kind}-{size}-{late}-{time.monotonic_ns()}")
-    with bind(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(late), kind, gate]
-    started = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-    while not all(os.path.exists(f"{gate}.{rank}") for rank in range(size)):
-        time.sleep(0.01)
-    open(gate, "w", encoding="ascii").close()
-    told = [process.communicate(timeout=120)[0].split("READY ")[1].split() for process in started]
-    return max(float(end) for _, end in told) - max(float(ready) for ready, _ in told)
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, nargs="*", default=[64, 256, 1024, 4096])
-    parser.add_argument("--pairs", type=int, default=15)
-    asked = parser.parse_args()
-    for count in asked.clients:
-        print(json.dumps(simulated(count)), flush=True)
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        for size in (2, 4, 8):
-            for late in (0.0, 0.1, 1.0):
-                pairs = [
-                    (real(size, late, "ours", folder), real(size, late, "plain", folder)) for _ in range(asked.pairs)
-                ]
-                ours, plain = (statistics.median(column) for column in zip(*pairs, strict=True))
-                ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-                figures = {"processes": size, "rank 0 late by": late, "ours ms": round(1000 * ours, 1)}
-                print(json.dumps({**figures, "plain ms": round(1000 * plain, 1), "ratio": round(ratio, 2)}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(*(statistics.median(column) for column in zip(*map(attrs.astuple, costs), strict=True)))

@@ -27,14 +27,23 @@ def table(faults: Iterable[Fault], records: Mapping[str, Mapping[str, Record]]) 
     return f"{sums}\n{text}"
 
 
-def seconds(record: Record) -> str:
-    """Return the seconds from the last rank's start until the last rank had ended."""
+def lasted(record: Record) -> float | None:
+    """Return the seconds from the last rank's start until the last rank had ended; None where one had to be ended."""
     hindered = {act.to for act in record.fault.acts if act.deed == "STOP"}
     ranks = [trace for trace in _ranks(record) if trace.process.name not in hindered]
-    if any(trace.ended is None for trace in ranks):
-        return f"> {record.cap:.0f} s"
-    begin = max(trace.started for trace in ranks)
-    return f"{max(trace.ended for trace in ranks if trace.ended is not None) - begin:.1f} s"
+    ends = [trace.ended for trace in ranks if trace.ended is not None]
+    return max(ends) - max(trace.started for trace in ranks) if len(ends) == len(ranks) else None
+
+
+def seconds(record: Record) -> str:
+    """Write how long a fault lasted."""
+    took = lasted(record)
+    return f"> {record.cap:.0f} s" if took is None else f"{took:.1f} s"
+
+
+def mixed(record: Record) -> bool:
+    """Tell whether ranks of two jobs formed one group."""
+    return "ranks of" in said(record)
 
 
 def said(record: Record) -> str:
@@ -53,12 +62,12 @@ def _sums(library: str, records: Sequence[Record]) -> str:
     """Count what needs no reading of messages."""
     late = sum(any(_is_late(trace) for trace in _unhindered(record)) for record in records)
     endless = sum(any(trace.ended is None for trace in _unhindered(record)) for record in records)
-    mixed = sum("ranks of" in said(record) for record in records)
+    strange = sum(map(mixed, records))
     cap = max((record.cap for record in records), default=0.0)
     return (
         f"{LIBRARIES[library]}, of {len(records)} faults: in {late} a rank was in init for longer than its timeout "
         f"and 2 s; in {endless} a rank had not ended when the fault was broken off, after {cap:.0f} s; "
-        f"in {mixed} ranks of two jobs formed one group."
+        f"in {strange} ranks of two jobs formed one group."
     )
 
 

@@ -120,6 +120,19 @@ def _said(record: Record, say: Say, kind: str, text: str, *, deliberate: bool) -
             yield f"raised {kind} with {word}: {text}"
 
 
+def cause_told(record: Record) -> float | None:
+    """Return the seconds after which the first rank had said all that it must of the cause; None where none did."""
+    told = [
+        event["at"] - record.times["begin", ""]
+        for say in record.fault.says
+        for name in say.who.split()
+        if say.words and name in record.traces
+        for event in record.traces[name].seen("raised")
+        if all(_has(event["text"], _filled(record, word)) for word in say.words)
+    ]
+    return min(told, default=None)
+
+
 def _filled(record: Record, word: str) -> str:
     word = word.replace("<port>", str(record.place.port)).replace("<here>", socket.gethostname())
     return re.sub(
