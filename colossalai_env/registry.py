@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import attrs
 import pluggy
 
 from . import hookspecs
@@ -20,13 +19,12 @@ DISABLE = "COLOSSALAI_ENV_DISABLE"
 """Names plugins, separated by commas, that are left out without being imported."""
 
 
-@attrs.frozen
-class Plugin:
+class Plugin(NamedTuple):
     """An entry point of our group: a plugin that is installed, imported or not."""
 
     name: str
     module: str
-    home: "str | Distribution | None" = attrs.field(repr=False)
+    home: "str | Distribution | None"
     """The folder of its distribution's metadata, or the distribution."""
 
     @property
@@ -42,8 +40,7 @@ class Plugin:
         return BrokenPlugin(self.name, self.distribution, problem)
 
 
-@attrs.frozen
-class Registered:
+class Registered(NamedTuple):
     """A resolver and the plugin that brought it."""
 
     resolver: ResolverProtocol

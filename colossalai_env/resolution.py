@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import attrs
 
@@ -89,8 +89,7 @@ class SingleProcess:
         return Environ()
 
 
-@attrs.frozen
-class Candidate:
+class Candidate(NamedTuple):
     """One resolver that was asked, and its answer."""
 
     resolver: ResolverProtocol
@@ -114,16 +113,14 @@ class Candidate:
         return self.resolver.layer
 
 
-@attrs.frozen
-class Given:
+class Given(NamedTuple):
     """A value that the caller gave, and where."""
 
     value: Any
     source: str
 
 
-@attrs.frozen
-class Resolution:
+class Resolution(NamedTuple):
     """All that was asked and answered, and what came of it."""
 
     candidates: tuple[Candidate, ...]
@@ -312,8 +309,7 @@ def _says(spec: DistSpec, field: str, item: Given) -> bool:
     return (getattr(spec, field), spec.sources.get(field)) == (item.value, item.source)
 
 
-@attrs.frozen
-class _Winner:
+class _Winner(NamedTuple):
     spec: DistSpec
     layer: Layer
 

@@ -303,15 +303,14 @@ class Resolver:
         return environ
 
 
-@attrs.define
 class _Reading:
     """One pass over a table: it knows the rank as soon as that is read, for the errors of later rows."""
 
-    resolver: Resolver
-    environ: Environ
-    rank: int | None = None
-    names: list[str] = attrs.field(factory=list[str])
-    """The variables that were read for the row at hand."""
+    def __init__(self, resolver: Resolver, environ: Environ) -> None:
+        self.resolver, self.environ = resolver, environ
+        self.rank: int | None = None
+        self.names: list[str] = []
+        """The variables that were read for the row at hand."""
 
     def spec(self) -> DistSpec:
         values: dict[str, Any] = {}
