@@ -1,7 +1,7 @@
 """resolve(): one candidate per resolver, then one DistSpec or one error; pure."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import attrs
@@ -229,32 +229,35 @@ def _reads(field: str, value: str | None) -> bool:
 
 def _ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tuple[Candidate, ...]:
     if among is not None:
-        asked = [_asked_by_caller(resolver, environ) for resolver in among]
+        asked = [_ask(resolver, CALLER, environ) for resolver in among]
     else:
-        asked = [
-            Candidate(item.resolver, item.plugin, _ask(item.resolver, environ, item.plugin.broken))
-            for item in resolvers(environ)
-        ]
-    single = SingleProcess()
-    return (*asked, Candidate(single, "built in", single.resolve(environ)))
+        asked = [_ask(resolver, plugin, environ) for resolver, plugin in resolvers(environ)]
+    return (*asked, ALONE)
 
 
-def _asked_by_caller(resolver: ResolverProtocol, environ: Environ) -> Candidate:
-    answer = _ask(resolver, environ, lambda problem: BrokenPlugin(resolver.name, "the caller", problem))
-    return Candidate(resolver, "the caller", answer)
+ALONE = Candidate(SingleProcess(), "built in", SingleProcess.claim)
+"""Whatever nobody else claims is a process alone."""
+
+CALLER = "the caller"
+"""Who brought a resolver that is no plugin's."""
 
 
-def _ask(resolver: ResolverProtocol, environ: Environ, broken: Callable[[str], BrokenPlugin]) -> Answer:
+def _ask(resolver: ResolverProtocol, owner: Plugin | str, environ: Environ) -> Candidate:
     try:
         answer = cast("object", resolver.resolve(environ))  # whatever a plugin answers
     except ColossalaiEnvError as error:
-        return Unusable(error)
+        answer = Unusable(error)
     except Exception as error:
-        problem = f"its resolver {resolver.name!r} failed: {type(error).__name__}: {error}"
-        raise broken(problem) from error
+        raise _broken(resolver, owner, f"failed: {type(error).__name__}: {error}") from error
     if not isinstance(answer, (Claim, NotMine, Unusable)):
-        raise broken(f"its resolver {resolver.name!r} answered {answer!r}, expected a Claim, NotMine or Unusable")
-    return answer
+        raise _broken(resolver, owner, f"answered {answer!r}, expected a Claim, NotMine or Unusable")
+    return Candidate(resolver, owner, answer)
+
+
+def _broken(resolver: ResolverProtocol, owner: Plugin | str, what: str) -> BrokenPlugin:
+    if isinstance(owner, str):
+        return BrokenPlugin(resolver.name, owner, f"its resolver {resolver.name!r} {what}")
+    return owner.broken(f"its resolver {resolver.name!r} {what}")
 
 
 def _choose(
@@ -262,7 +265,7 @@ def _choose(
 ) -> tuple[Candidate, ...]:
     """Narrow the candidates to the one that the caller or the environment names."""
     if resolver is not None and not isinstance(resolver, str):
-        chosen = _asked_by_caller(resolver, environ)
+        chosen = _ask(resolver, CALLER, environ)
     else:
         name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)
         if name is None:
