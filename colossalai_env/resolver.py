@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -34,8 +34,7 @@ class Layer(IntEnum):
     """Nobody: a process started by hand."""
 
 
-@attrs.frozen
-class NotMine:
+class NotMine(NamedTuple):
     """The launcher did not start this process; `found` and `missing` are its marks where only some are there."""
 
     reason: str
@@ -43,22 +42,19 @@ class NotMine:
     missing: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Unusable:
+class Unusable(NamedTuple):
     """The launcher started this process, but what it left is incomplete, malformed or no world."""
 
     error: ColossalaiEnvError
 
 
-@attrs.frozen
-class Claim:
+class Claim(NamedTuple):
     """The launcher started this process, and this is who it is."""
 
     spec: DistSpec
 
 
-@attrs.frozen
-class Located:
+class Located(NamedTuple):
     """What a launcher said when it was asked for rank 0."""
 
     host: str
@@ -69,8 +65,7 @@ class Located:
     """The launch's own token, where the variables have none."""
 
 
-@attrs.frozen
-class Way:
+class Way(NamedTuple):
     """One way to ask a launcher for rank 0's host."""
 
     name: str
@@ -134,8 +129,7 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-@attrs.frozen
-class Var:
+class Var(NamedTuple):
     """The row of a field that one variable holds; see `var`."""
 
     names: tuple[str, ...]
@@ -147,8 +141,7 @@ class Var:
         return (self,)
 
 
-@attrs.frozen
-class Derived:
+class Derived(NamedTuple):
     """The row of a field that is computed from several variables; see `derive`."""
 
     function: Callable[..., Any]
@@ -337,7 +330,9 @@ class _Reading:
             return self.read(row, READERS.get(field, text))
         required = is_required(row, self.environ)
         inputs = [self.read(item, text, required=required) for item in row.variables]
-        if any(value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)):
+        if None in inputs and any(
+            value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)
+        ):
             return None
         try:
             return row.function(*inputs)
