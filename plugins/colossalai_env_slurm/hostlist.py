@@ -24,6 +24,7 @@ class Numbers:
     def parse(cls, text: str) -> "Numbers":
         """Read what stands between the brackets; raise `ValueError` for a range that runs backwards."""
         ranges: list[tuple[int, int, int]] = []
+        count = 0
         for item in text.split(","):
             first, dash, last = item.partition("-")
             if not first or (dash and not last.isdecimal()):
@@ -34,7 +35,8 @@ class Numbers:
                 msg = f"a host list without the backward range {item}"
                 raise ValueError(msg)
             ranges.append((low, high - low + 1, len(first)))
-        return cls(tuple(ranges), sum(count for _, count, _ in ranges))
+            count += high - low + 1
+        return cls(tuple(ranges), count)
 
     def __len__(self) -> int:
         return self.count
@@ -62,6 +64,8 @@ class HostList(Sequence[str]):
     """The hosts in the order given; a name's last bracket runs fastest."""
 
     terms: tuple[tuple[Part, ...], ...]
+    counts: tuple[int, ...]
+    """How many hosts each term names."""
 
     @classmethod
     def parse(cls, text: str) -> "HostList":
@@ -69,10 +73,11 @@ class HostList(Sequence[str]):
         terms = re.findall(TERM, text)
         if ",".join(terms) != text or not terms:
             raise ValueError(EXPECTED)
-        return cls(tuple(map(_parts, terms)))
+        parts = tuple(map(_parts, terms))
+        return cls(parts, tuple(prod(map(len, term)) for term in parts))
 
     def __len__(self) -> int:
-        return sum(prod(map(len, term)) for term in self.terms)
+        return sum(self.counts)
 
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(map("".join, product(*term)) for term in self.terms)
@@ -87,11 +92,10 @@ class HostList(Sequence[str]):
             return tuple(self)[index]
         if index < 0:
             index += len(self)
-        for term in self.terms:
-            length = prod(map(len, term))
-            if 0 <= index < length:
+        for term, count in zip(self.terms, self.counts, strict=True):
+            if 0 <= index < count:
                 return _nth(term, index)
-            index -= length
+            index -= count
         msg = "host list index out of range"
         raise IndexError(msg)
 

@@ -13,6 +13,9 @@ class TaskCounts:
     """How many tasks each node of a step has, in the order of the nodes."""
 
     runs: Sequence[tuple[int, int]]
+    nodes: int
+    total: int
+    """The tasks of all nodes."""
 
     @classmethod
     def parse(cls, text: str) -> "TaskCounts":
@@ -21,15 +24,11 @@ class TaskCounts:
             msg = "counts of tasks such as 2(x3),1"
             raise ValueError(msg)
         pairs = (item.partition("(x") for item in text.split(","))
-        return cls(tuple((int(count), int(repeat[:-1] or 1)) for count, _, repeat in pairs))
-
-    @property
-    def total(self) -> int:
-        """Count the tasks of all nodes."""
-        return sum(count * repeat for count, repeat in self.runs)
+        runs = tuple((int(count), int(repeat[:-1] or 1)) for count, _, repeat in pairs)
+        return cls(runs, sum(repeat for _, repeat in runs), sum(count * repeat for count, repeat in runs))
 
     def __len__(self) -> int:
-        return sum(repeat for _, repeat in self.runs)
+        return self.nodes
 
     def __getitem__(self, node: int) -> int:
         for count, repeat in self.runs:
