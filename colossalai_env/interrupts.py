@@ -39,10 +39,12 @@ class _Interrupt:
         """Handle the signal."""
         del frame
         if number == signal.SIGTERM:
-            if not self.telling:
-                self.telling = True
-                self.tell("was stopped by SIGTERM")
-            _die_of_sigterm()
+            try:
+                if not self.telling:
+                    self.telling = True
+                    self.tell("was stopped by SIGTERM")
+            finally:
+                _die_of_sigterm()
         if self.telling or self.felt:
             return
         if self.came is None:
