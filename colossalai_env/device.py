@@ -111,10 +111,10 @@ def select(kind: str, index: int | None) -> "torch.device":
     return torch.device(kind, index)
 
 
-def binds_at_once(device: "torch.device", backend: str, release: tuple[int, ...], *, detail: bool) -> bool:
-    """Tell whether the group is given its device, so that NCCL connects at once.
+def binds_at_once(backend: str, release: tuple[int, ...], *, detail: bool) -> bool:
+    """Tell whether the group is given its GPU, so that NCCL connects at once.
 
     torch breaks with it from 2.6.0 to 2.7.0 (destroy hangs or warns), and in its debug level DETAIL, whose wrapper
     group takes no device.
     """
-    return device.type == "cuda" and "nccl" in backend and not (2, 6) <= release <= (2, 7, 0) and not detail
+    return "nccl" in backend and not (2, 6) <= release <= (2, 7, 0) and not detail

@@ -53,8 +53,8 @@ def connect(meeting: Meeting, spec: DistSpec, backend: str, device: "torch.devic
 
 def _make(store: Any, spec: DistSpec, backend: str, device: "torch.device") -> None:  # noqa: ANN401 - see _c10d
     c10d = _c10d()
-    at_once = devices.binds_at_once(
-        device, backend, torch_release(), detail=c10d.get_debug_level() == c10d.DebugLevel.DETAIL
+    at_once = device.type == "cuda" and devices.binds_at_once(
+        backend, torch_release(), detail=c10d.get_debug_level() == c10d.DebugLevel.DETAIL
     )
     if device.type != "cpu":
         devices.select(device.type, device.index)  # the current device is each thread's own
