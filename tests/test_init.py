@@ -199,6 +199,17 @@ threading.Event().wait(30)
     assert re.search(rf"RankFailed: rank 1 \(pid \d+ on .*\) failed: was stopped by {name}", waiting.err)
 
 
+def test_sigterm_ends_the_process_though_the_others_cannot_be_told() -> None:
+    program = """
+import os, signal
+from colossalai_env.interrupts import interruptible
+def tell(why): raise OSError(why)
+with interruptible(tell):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert run([sys.executable, "-c", program]).code == -signal.SIGTERM
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
 def test_a_name_server_that_never_answers_delays_torch_and_is_named_but_stops_nobody(tmp_path: Path) -> None:
     """Torch looks an address's name up before it connects to it, and glibc waits twice 5 s for an answer."""
