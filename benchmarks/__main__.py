@@ -85,9 +85,11 @@ def peers(figures: Iterable[Figure]) -> str:
             lines = [head, ["---"] * len(head)]
             for one in rows:
                 values = [one.value, *(one.beside.get(name, "") for name in names)]
-                cells = [written(value) if isinstance(value, float | int) else value for value in values]
+                cells = [written(value) if isinstance(value, float | int) else "" for value in values]
                 lines.append([f"{one.what}, {one.unit}".strip(", "), *cells])
-            said = [f"{name} {why}" for one in rows for name, why in one.beside.items() if isinstance(why, str)]
+            said = dict.fromkeys(
+                f"{name} {why}" for one in rows for name, why in one.beside.items() if isinstance(why, str)
+            )
             text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
             tables.append(f"### {case}\n\n{text}" + (f"\n\nNot there: {'; '.join(said)}." if said else ""))
     return "\n\n".join(tables)

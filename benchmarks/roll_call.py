@@ -7,7 +7,7 @@ import socket
 import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ CLIENTS = (64, 256, 1024, 4096)
 GLOO_CLIENTS = 1024
 """Gloo's traffic is played up to here: with 4096 ranks each reads 130 MB."""
 
-ONE_BY_ONE, BATCHED = "gloo, address by address", "gloo, batched"
+OURS, ONE_BY_ONE, BATCHED = "colossalai-env", "gloo, address by address", "gloo, batched reads"
 
 MULTI_GET = 10
 BATCH = 200
@@ -247,31 +247,42 @@ def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
     return cost
 
 
+MEASURED: Mapping[str, tuple[str, str]] = {
+    "requests": ("requests of a rank", ""),
+    "sent": ("bytes sent by a rank", ""),
+    "wall": ("until the last rank is told", "s"),
+    "cpu": ("CPU of rank 0 and its store", "s"),
+}
+
+
 def measure(pairs: int) -> Iterator[Finding]:
     """Hold roll calls of all sizes, and let gloo's clients read each other's addresses beside them."""
     rounds = max(3, pairs // 3)
-    drawn: dict[str, list[tuple[float, float]]] = {}
+    found: dict[int, dict[str, Cost]] = {}
     for size in CLIENTS:
-        case = f"{size} simulated clients"
-        costs = {QUESTION: _median([simulated(roll_call, size) for _ in range(rounds)])}
-        if size <= GLOO_CLIENTS:
-            costs[ONE_BY_ONE] = _median([simulated(one_by_one, size) for _ in range(rounds if size < 1000 else 1)])
-            costs[BATCHED] = _median([simulated(batched, size) for _ in range(rounds if size < 1000 else 1)])
-        ours = costs.pop(QUESTION)
-        for name, cost in (("colossalai-env", ours), *costs.items()):
-            drawn.setdefault(name, []).append((size, cost.wall))
-
-        def beside(field: str, costs: dict[str, Cost] = costs) -> dict[str, float | str]:
-            return {name: getattr(cost, field) for name, cost in costs.items()}
-
-        yield Figure(QUESTION, case, "requests of a rank", ours.requests, "", most=12, beside=beside("requests"))
-        yield Figure(QUESTION, case, "bytes sent by a rank", ours.sent, "", most=1000, beside=beside("sent"))
-        yield Figure(QUESTION, case, "requests of rank 0", ours.leader_requests)
-        most = 2.0 if size == CLIENTS[-1] else None
-        yield Figure(QUESTION, case, "until the last rank is told", ours.wall, "s", most=most, beside=beside("wall"))
-        yield Figure(QUESTION, case, "CPU of rank 0 and its store", ours.cpu, "s", beside=beside("cpu"))
-    title = "Until the last client is told"
-    yield Picture("roll-call", title, curves(title, "clients", "seconds", drawn))
+        plays = {OURS: roll_call} | ({ONE_BY_ONE: one_by_one, BATCHED: batched} if size <= GLOO_CLIENTS else {})
+        found[size] = {
+            name: _median([simulated(play, size) for _ in range(rounds if size < 1000 or play is roll_call else 1)])
+            for name, play in plays.items()
+        }
+    most = CLIENTS[-1]
+    unplayed = f"is not played with {most} ranks: each would read {8 * most * most / 1e6:.0f} MB"
+    for field, (case, unit) in MEASURED.items():
+        for size, costs in found.items():
+            beside = {
+                name: getattr(costs[name], field) if name in costs else unplayed for name in (ONE_BY_ONE, BATCHED)
+            }
+            limit = {"requests": 12.0, "sent": 1000.0, "wall": 2.0 if size == most else None}.get(field)
+            value = getattr(costs[OURS], field)
+            yield Figure(QUESTION, case, f"{size} simulated ranks", value, unit, most=limit, beside=beside)
+    for size, costs in found.items():
+        yield Figure(QUESTION, "requests of rank 0", f"{size} simulated ranks", costs[OURS].leader_requests)
+    drawn = {
+        name: [(size, costs[name].wall) for size, costs in found.items() if name in costs]
+        for name in (OURS, ONE_BY_ONE, BATCHED)
+    }
+    title = "Until the last rank is told"
+    yield Picture("roll-call", title, curves(title, "simulated ranks", "seconds", drawn))
 
 
 def _median(costs: Sequence[Cost]) -> Cost:
