@@ -9,6 +9,7 @@ from benchmarks.measure import written
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 180, 56, 52
+LETTER = 7
 COLOURS = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df", "#cf222e")
 DARK = ("#58a6ff", "#f778ba", "#3fb950", "#d29922", "#bc8cff", "#ff7b72")
 
@@ -29,19 +30,20 @@ def curves(title: str, across: str, up: str, drawn: Curves) -> str:
     xs = sorted({x for points in drawn.values() for x, _ in points})
     step = _step(max(y for points in drawn.values() for _, y in points))
     lines = math.ceil(max(y for points in drawn.values() for _, y in points) / step)
+    right = max(RIGHT, 20 + LETTER * max(map(len, drawn)))
 
     def place(x: float, y: float) -> tuple[float, float]:
         part = math.log(x / xs[0]) / (math.log(xs[-1] / xs[0]) or 1)
         high = HEIGHT - TOP - BOTTOM
-        return LEFT + part * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y / (lines * step) * high
+        return LEFT + part * (WIDTH - LEFT - right), HEIGHT - BOTTOM - y / (lines * step) * high
 
     parts = [_text(LEFT - 50, 28, title, "title"), _text(LEFT - 50, 46, up, "quiet")]
     for line in range(lines + 1):
         x, y = place(xs[0], line * step)
-        parts.append(f'<line class="grid" x1="{x:.4g}" x2="{WIDTH - RIGHT}" y1="{y:.4g}" y2="{y:.4g}"/>')
+        parts.append(f'<line class="grid" x1="{x:.4g}" x2="{WIDTH - right}" y1="{y:.4g}" y2="{y:.4g}"/>')
         parts.append(_text(x - 8, y + 4, written(line * step) if line else "0", "quiet end"))
     parts += [_text(place(x, 0)[0], HEIGHT - BOTTOM + 20, written(x), "quiet middle") for x in xs]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, across, "quiet middle"))
+    parts.append(_text((LEFT + WIDTH - right) / 2, HEIGHT - 10, across, "quiet middle"))
     ends = _apart([place(*points[-1])[1] for points in drawn.values()])
     for number, (name, points) in enumerate(drawn.items()):
         places = [place(*point) for point in points]

@@ -32,7 +32,7 @@ CASE, MESHED = "until the last rank has its group", "gloo connects, until a firs
 MORE = {2: 15, 8: 40}
 """Milliseconds that the roll call may cost, at most, by processes."""
 
-OURS, FIRST, PLAIN = "colossalai-env", "colossalai-env, plugins not loaded", "init_process_group"
+OURS, FIRST, PLAIN = "colossalai-env", "colossalai-env, first call", "init_process_group"
 
 
 @attrs.frozen
