@@ -14,7 +14,7 @@ from colossalai_env_slurm.hostlist import HostList
 from hostlist import expand_hostlist
 
 from benchmarks.drawing import curves
-from benchmarks.measure import ROOT, Figure, Finding, Picture, Program
+from benchmarks.measure import ROOT, Figure, Finding, Picture, Program, ratio, turns
 from benchmarks.site import installation
 from benchmarks.spec_known import RECORDS, USUAL, environment
 from colossalai_env import resolve
@@ -52,16 +52,18 @@ def _warm(pairs: int) -> Iterator[Figure]:
     runs: dict[str, list[tuple[float, ...]]] = {launcher: [] for launcher in RECORDS}
     with tempfile.TemporaryDirectory() as folder:
         python = installation(Path(folder), *USUAL)
-        for _ in range(2 * pairs):
-            for launcher, done in runs.items():
-                found = environment(launcher)
-                rest = {f"SITE_SETTING_{number}": f"/opt/site/{number}" for number in range(100 - len(found))}
-                done.append(tuple(map(float, Program(python, WARM, {**rest, **found}).told().split())))
+        programs = {launcher: Program(python, WARM, _among_100(environment(launcher))) for launcher in RECORDS}
+        for launcher in turns(programs, 2 * pairs):
+            runs[launcher].append(tuple(map(float, programs[launcher].told().split())))
     for launcher, done in runs.items():
         took, copied = (statistics.median(column) for column in zip(*done, strict=True))
         case = f"{launcher}, 100 variables, {USUAL[1]} plugins"
         beside = {"a copy of os.environ": copied}
         yield Figure(QUESTION, case, "resolve() when warm", took, "µs", most=150, beside=beside)
+
+
+def _among_100(found: Mapping[str, str]) -> dict[str, str]:
+    return {f"SITE_SETTING_{number}": f"/opt/site/{number}" for number in range(100 - len(found))} | dict(found)
 
 
 def _ragged(count: int) -> str:
@@ -101,8 +103,7 @@ def _host_lists(pairs: int) -> Iterator[Finding]:
         middle = {name: 1e3 * statistics.median(times) for name, times in whole.items()}
         ours = middle.pop("colossalai-env")
         yield Figure(QUESTION, case, "all hosts", ours, "ms", beside=middle)
-        pairwise = zip(whole["colossalai-env"], whole["python-hostlist"], strict=True)
-        relative = statistics.median(mine / theirs for mine, theirs in pairwise)
+        relative = ratio(whole["colossalai-env"], whole["python-hostlist"])
         yield Figure(QUESTION, case, "all hosts, ratio to python-hostlist", relative, "x", most=1)
     for size in SIZES:
         text = LISTS["holes"](size)
@@ -119,13 +120,10 @@ def _calling(read: Callable[[str], object], text: str) -> Callable[[], object]:
 
 def _in_turn(calls: Mapping[str, Callable[[], object]], pairs: int) -> dict[str, list[float]]:
     """Time calls in paired order, each as often in a row as 20 ms hold; return the CPU seconds of one."""
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    often = {name: max(1, int(0.02 / (_once(calls[name], 1) or 1e-6))) for name in names}
-    for turn in range(pairs):
-        first = turn % len(names)
-        for name in (*names[first:], *names[:first]):
-            times[name].append(_once(calls[name], often[name]))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    often = {name: max(1, int(0.02 / (_once(call, 1) or 1e-6))) for name, call in calls.items()}
+    for name in turns(calls, pairs):
+        times[name].append(_once(calls[name], often[name]))
     return times
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from benchmarks.drawing import curves
-from benchmarks.measure import Figure, Finding, Picture
+from benchmarks.measure import Figure, Finding, Picture, ratio
 from tests.faults.faults import FAULTS
 from tests.faults.model import Fault
 from tests.faults.report import LIBRARIES, lasted, mixed
@@ -25,7 +25,6 @@ def measure(pairs: int) -> Iterator[Finding]:
     """Play each fault that ends with an error once with either library: the faults are many, the pairs one."""
     del pairs
     faults = [fault for fault in FAULTS if fault.plain is None and _fails(fault)]
-    records: dict[str, list[Record]] = {}
     with players(AT_ONCE) as play:
         futures = {library: [play(fault, library, CAP) for fault in faults] for library in (OURS, PLAIN)}
         records = {library: [future.result() for future in played] for library, played in futures.items()}
@@ -39,9 +38,8 @@ def measure(pairs: int) -> Iterator[Finding]:
     yield figure("launches whose cause some rank tells", lambda of: len(told[of]), least=len(faults))
     yield figure("until a rank tells the cause, where one does, median", lambda of: statistics.median(told[of]), "s")
     yield figure("until the last rank has ended, median", lambda of: statistics.median(took[of]), "s")
-    pairwise = zip(took[OURS], took[PLAIN], strict=True)
-    ratio = statistics.median(ours / plain for ours, plain in pairwise)
-    yield Figure(QUESTION, case, "until the last rank has ended, ratio to plain torch", ratio, "x", most=1)
+    relative = ratio(took[OURS], took[PLAIN])
+    yield Figure(QUESTION, case, "until the last rank has ended, ratio to plain torch", relative, "x", most=1)
     yield figure(f"launches in which a rank hung for {CAP:.0f} s", lambda of: took[of].count(CAP), most=0)
     yield figure(
         "launches in which ranks of two jobs formed one group", lambda of: sum(map(mixed, records[of])), most=0

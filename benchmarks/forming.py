@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from benchmarks.drawing import curves
-from benchmarks.measure import Figure, Finding, Picture
+from benchmarks.measure import Figure, Finding, Picture, ratio, turns
 from benchmarks.site import PEERS
 from colossalai_env.scout import bind
 
@@ -244,12 +244,11 @@ def _connecting(rounds: int) -> Iterator[Finding]:
             for name, found in times.items():
                 drawn.setdefault(name, []).append((size, statistics.median(found)))
             who = f"{size} processes"
-            pairwise = zip(times[BATCHED], times[GLOO], strict=True)
-            ratio = statistics.median(ours / plain for ours, plain in pairwise)
+            relative = ratio(times[BATCHED], times[GLOO])
             others = {name: statistics.median(times[name]) for name in (GLOO, LAZY)}
             yield Figure(QUESTION, MESHED, who, statistics.median(times[BATCHED]), "ms", beside=others)
             most = 1 if size >= MANY else None
-            yield Figure(QUESTION, f"{who}, {MESHED}", "batched reads, ratio to gloo's own", ratio, "x", most=most)
+            yield Figure(QUESTION, f"{who}, {MESHED}", "batched reads, ratio to gloo's own", relative, "x", most=most)
     title = "Gloo connects processes of one machine"
     yield Picture("gloo", title, curves(title, "processes", "ms until a first sum", drawn))
 
@@ -267,13 +266,10 @@ def _start(who: Contender) -> Callable[[], float]:
 
 
 def _rotated(plays: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Time all contenders in each round, and begin each round with the next one; in milliseconds."""
-    names = list(plays)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in (*names[first:], *names[:first]):
-            times[name].append(1000 * plays[name]())
+    """Time all contenders in each round, in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in plays}
+    for name in turns(plays, rounds):
+        times[name].append(1000 * plays[name]())
     return times
 
 
@@ -283,12 +279,11 @@ def _figures(size: int, late: float, times: Mapping[str, list[float]], absent: M
     others = {name: statistics.median(found) for name, found in times.items() if name != OURS}
     yield Figure(QUESTION, CASE, who, statistics.median(times[OURS]), "ms", beside={**others, **absent})
     measured = OURS if size == 1 else FIRST
-    both = list(zip(times[measured], times[PLAIN], strict=True))
-    ratio = statistics.median(ours / plain for ours, plain in both)
-    more = statistics.median(ours - plain for ours, plain in both)
+    relative = ratio(times[measured], times[PLAIN])
+    more = statistics.median(ours - plain for ours, plain in zip(times[measured], times[PLAIN], strict=True))
     most = 0.5 if size == 1 else 0.2 if late else None
     case = f"{who}, {'plugins loaded' if size == 1 else 'first call'}"
-    yield Figure(QUESTION, case, f"{CASE}, ratio to {PLAIN}", ratio, "x", most=most)
+    yield Figure(QUESTION, case, f"{CASE}, ratio to {PLAIN}", relative, "x", most=most)
     if size in MORE:
         yield Figure(QUESTION, case, f"{CASE}, more than {PLAIN}", more, "ms", most=MORE[size])
 

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -101,16 +101,21 @@ def cost(program: Program) -> Cost:
     return Cost(used.ru_utime + used.ru_stime, wall)
 
 
+def turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Name all in each round, and begin each round with the next one."""
+    order = list(names)
+    for turn in range(rounds):
+        first = turn % len(order)
+        yield from (*order[first:], *order[:first])
+
+
 def paired(programs: Mapping[str, Program], pairs: int) -> dict[str, list[Cost]]:
-    """Run all programs in each round, and begin each round with the next one."""
-    names = list(programs)
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    """Run all programs in each round."""
+    costs: dict[str, list[Cost]] = {name: [] for name in programs}
     for program in programs.values():
         program.told()  # compiles what is not compiled yet, and warms the file cache
-    for turn in range(pairs):
-        first = turn % len(names)
-        for name in (*names[first:], *names[:first]):
-            costs[name].append(cost(programs[name]))
+    for name in turns(programs, pairs):
+        costs[name].append(cost(programs[name]))
     return costs
 
 
@@ -124,9 +129,14 @@ def wall_ms(costs: Iterable[Cost]) -> float:
     return 1000 * statistics.median(one.wall for one in costs)
 
 
-def ratio(costs: Sequence[Cost], beside: Sequence[Cost]) -> float:
+def ratio(ours: Sequence[float], beside: Sequence[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(one / other for one, other in zip(ours, beside, strict=True))
+
+
+def cpu_ratio(costs: Sequence[Cost], beside: Sequence[Cost]) -> float:
     """Return the median of the rounds' ratios of CPU time."""
-    return statistics.median(one.cpu / other.cpu for one, other in zip(costs, beside, strict=True))
+    return ratio([one.cpu for one in costs], [other.cpu for other in beside])
 
 
 @attrs.frozen

@@ -16,8 +16,8 @@ from benchmarks.measure import (
     Program,
     Weight,
     cpu_ms,
+    cpu_ratio,
     paired,
-    ratio,
     wall_ms,
     weight,
 )
@@ -112,11 +112,11 @@ class Cell:
 
         cpu = {name: cpu_ms(self.costs[name]) for name in others}
         yield figure("CPU", cpu_ms(ours), "ms", {**cpu, **self.absent})
-        yield figure("CPU, ratio to import attrs, pluggy", ratio(ours, self.costs[FLOOR]), "x", {}, most=1.8)
+        yield figure("CPU, ratio to import attrs, pluggy", cpu_ratio(ours, self.costs[FLOOR]), "x", {}, most=1.8)
         if IDR in self.costs:
-            yield figure("CPU, ratio to idr_torch without torch", ratio(ours, self.costs[IDR]), "x", {}, most=1.0)
+            yield figure("CPU, ratio to idr_torch without torch", cpu_ratio(ours, self.costs[IDR]), "x", {}, most=1.0)
         if FABRIC in self.costs:
-            yield figure("CPU, Lightning Fabric's ratio to it", ratio(self.costs[FABRIC], ours), "x", {}, least=30)
+            yield figure("CPU, Lightning Fabric's ratio to it", cpu_ratio(self.costs[FABRIC], ours), "x", {}, least=30)
         yield figure("wall", wall_ms(ours), "ms", {name: wall_ms(self.costs[name]) for name in others})
         told = self.weights
         yield figure("peak memory", told[OURS].peak_mb, "MB", {name: told[name].peak_mb for name in others})
@@ -155,7 +155,7 @@ def _pictures(cells: Mapping[tuple[str, int, int], Cell]) -> Iterator[Picture]:
         place = 0 if name == "distributions" else 1
         found = [(sizes[place], {one: cells.get((one, *sizes)) for one in RECORDS}) for sizes in chosen]
         drawn = {
-            launcher: [(size, ratio(at.costs[OURS], at.costs[FLOOR])) for size, by in found if (at := by[launcher])]
+            launcher: [(size, cpu_ratio(at.costs[OURS], at.costs[FLOOR])) for size, by in found if (at := by[launcher])]
             for launcher in RECORDS
         }
         calls = {
