@@ -133,7 +133,7 @@ FAULTS = (
         name="rank 0 killed at once",
         promises=(9, 3),
         story="rank 0 of 3 is killed as soon as it listens",
-        processes=world(3),
+        processes=(*world(3, only="0 1"), Rank(name="2", rank=2, size=3, after=At("signalled", "0"))),
         acts=(Act(At("listening", "0"), "KILL", "0"),),
         says=(told("1 2", "rank 0", "<port>|<pid 0>", within=T + 1),),
     ),
