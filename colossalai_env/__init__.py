@@ -38,6 +38,7 @@ from .errors import (
     RivalPlugins,
     RollCallFailed,
     SharedDevice,
+    SlowImport,
     Stranger,
     Surplus,
     TooFewFileDescriptors,
@@ -53,6 +54,7 @@ from .resolution import resolve
 from .resolver import (
     Answer,
     Claim,
+    Directory,
     Layer,
     Located,
     NotMine,
@@ -68,9 +70,9 @@ from .resolver import (
 from .spec import DistSpec, host_name, port_number, size, whole_number
 
 if TYPE_CHECKING:
+    from .addresses import own_address
     from .colossal import get_default_parser, launch, launch_from_openmpi, launch_from_slurm, launch_from_torch
     from .config import Config, load_config
-    from .endpoint import own_address
     from .init import init_from_env
     from .job import Job, Peer
     from .report import Explanation, explain
@@ -88,7 +90,7 @@ _LATE = {
     "launch_from_slurm": "colossal",
     "launch_from_torch": "colossal",
     "load_config": "config",
-    "own_address": "endpoint",
+    "own_address": "addresses",
 }
 """Names whose modules are imported when they are first used."""
 
@@ -114,6 +116,7 @@ __all__ = [
     "Config",
     "ConflictingResolvers",
     "ContradictoryVariables",
+    "Directory",
     "Disagreement",
     "DistSpec",
     "DuplicateRank",
@@ -148,6 +151,7 @@ __all__ = [
     "RivalPlugins",
     "RollCallFailed",
     "SharedDevice",
+    "SlowImport",
     "Stranger",
     "Surplus",
     "TooFewFileDescriptors",

@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import ConfigLike
 from .environ import Environ
-from .errors import IncompleteArguments, InvalidConfig, ResolverDoesNotMatch, WrongLauncher
+from .errors import IncompleteArguments, InvalidConfig, ResolverDoesNotMatch, WrongLauncher, ends_at_caller
 from .init import init_from_env
 from .job import Job
 from .resolution import arguments, examine
@@ -61,6 +61,7 @@ def _read(field: str) -> Callable[[str], Any]:
     return read
 
 
+@ends_at_caller
 def launch(
     config: ConfigLike,
     rank: int,
@@ -94,6 +95,7 @@ def launch(
     )
 
 
+@ends_at_caller
 def launch_from_torch(
     config: ConfigLike,
     backend: str = "nccl",
@@ -104,6 +106,7 @@ def launch_from_torch(
     return _launch_from("torch", config, None, None, backend, seed, verbose=verbose)
 
 
+@ends_at_caller
 def launch_from_slurm(
     config: ConfigLike,
     host: str | None = None,
@@ -119,6 +122,7 @@ def launch_from_slurm(
     return _launch_from("slurm", config, host, port, backend, seed, verbose=verbose)
 
 
+@ends_at_caller
 def launch_from_openmpi(
     config: ConfigLike,
     host: str | None = None,

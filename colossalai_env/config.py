@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NoReturn, TypeAlias, cast
 
-from .errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry
+from .errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry, ends_at_caller
 
 ConfigLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """What a config may be given as: the path of a file, or a mapping."""
@@ -132,6 +132,7 @@ def _thawed(value: object) -> object:
     return value
 
 
+@ends_at_caller
 def load_config(config: ConfigLike, /) -> Config:
     """Read a config from a `.py`, `.toml`, `.json`, `.yaml` or `.yml` file, or take it from a mapping.
 
@@ -155,7 +156,7 @@ def load_config(config: ConfigLike, /) -> Config:
             text = file.read()
     except OSError as error:
         where = "" if os.path.isabs(path) else f" (looked for in {os.getcwd()})"
-        raise InvalidConfig(path, f"it cannot be read: {error.strerror}{where}", None) from error
+        raise InvalidConfig(path, f"it cannot be read: {error.strerror}{where}", None) from None
     entries = _READERS[suffix](path, text)
     if not isinstance(entries, Mapping):
         raise InvalidConfig(path, f"it holds a {type(entries).__name__}, expected names with values", None)

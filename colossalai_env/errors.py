@@ -1,8 +1,9 @@
 """Every deliberate error: what was found, what was expected, and what to type next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -39,6 +40,30 @@ class ColossalaiEnvError(Exception):
         found.apply_defaults()
         super().__init__(*found.args)  # what pickle hands over
         vars(self).update(found.arguments)
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def ends_at_caller(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Raise this library's errors without the frames in between: users see their own line, then the sentence.
+
+    The whole traceback is logged at level DEBUG.
+    """
+
+    @wraps(call)
+    def called(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        try:
+            return call(*args, **keywords)
+        except ColossalaiEnvError as error:
+            import logging
+
+            logging.getLogger("colossalai_env").debug("%s failed", call.__name__, exc_info=True)
+            error.__suppress_context__ = True
+            raise error.with_traceback(None)  # noqa: B904 - the error itself, as it was raised
+
+    return called
 
 
 class InvalidSpec(ColossalaiEnvError, ValueError):
@@ -265,19 +290,19 @@ class UnresolvableHost(ColossalaiEnvError):
 
 
 class NotMyAddress(ColossalaiEnvError):
-    """Rank 0 was told to listen at an address that is another machine's."""
+    """Rank 0 was told to listen at an address that is another machine's, and no forwarder's to this one."""
 
     host: str
     source: str
     address: str
     here: str
-    own: tuple[str, ...]
+    own: str
 
     def __str__(self) -> str:
         return (
-            f"rank 0 runs on {self.here} ({', '.join(self.own) or 'no address'}), but host {self.host!r}, from "
-            f"{self.source}, is {self.address}, which is not one of its own addresses: "
-            f"export MASTER_ADDR={self.here} on every rank."
+            f"rank 0 runs on {self.here} ({self.own}), but host {self.host!r}, from {self.source}, is {self.address}, "
+            "which is not one of its own addresses, and a connection to it does not come back to this process: "
+            f"export MASTER_ADDR={self.own} on every rank."
         )
 
 
@@ -324,6 +349,21 @@ class RankZeroUnreachable(ColossalaiEnvError):
             f"rank 0 was not found at {self.endpoint}, from {self.source}, within {self.seconds:.1f} s"
             f"{where(self.rank, self.here)}: {self.met}. Look whether rank 0 was started and what it said, and "
             f"whether {self.endpoint} is right for all ranks."
+        )
+
+
+class SlowImport(ColossalaiEnvError):
+    """This rank was still importing torch when its time was over."""
+
+    seconds: float
+    rank: int
+    here: str
+
+    def __str__(self) -> str:
+        return (
+            f"torch was not imported within {self.seconds:.1f} s{where(self.rank, self.here)}: the file system that "
+            "holds it may be slow or busy. Give init_from_env a longer timeout=, on every rank alike, or import torch "
+            "before that call."
         )
 
 

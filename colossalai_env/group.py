@@ -3,16 +3,14 @@
 torch takes seconds to import, so it is imported by what needs it, when rank 0's socket is bound.
 """
 
-import os
 import random
 import socket
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import device as devices
+from . import gloo
 from .environ import Environ
 from .errors import ColossalaiEnvError, GroupFailed
 from .meeting import Meeting
@@ -34,7 +32,7 @@ def make_alone(spec: DistSpec, backend: str, device: "torch.device") -> None:
     _make(_c10d().HashStore(), spec, backend, device)
 
 
-def connect(meeting: Meeting, spec: DistSpec, backend: str, device: "torch.device") -> None:
+def connect(meeting: Meeting, environ: Environ, spec: DistSpec, backend: str, device: "torch.device") -> None:
     """Make the group of all ranks, and learn of ranks that fail at it; raise `GroupFailed` or a `RollCallFailed`."""
     prefix = f"{meeting.prefix}group"
     task = meeting.lend(lambda store: _make(_c10d().PrefixStore(prefix, store), spec, backend, device))
@@ -43,8 +41,11 @@ def connect(meeting: Meeting, spec: DistSpec, backend: str, device: "torch.devic
         try:
             task.result()
         except (RuntimeError, ValueError) as error:
-            failure = GroupFailed(spec.rank, socket.gethostname(), backend, str(error).partition("\n")[0])
-            raise meeting.culprits(str(failure)) or failure from error
+            problem = str(error).partition("\n")[0]
+            cause = gloo.meaning(problem, environ)
+            told = f"{problem}; {cause}" if cause else problem
+            failure = GroupFailed(spec.rank, socket.gethostname(), backend, told)
+            raise meeting.culprits(str(failure)) or failure from None
     except ColossalaiEnvError:
         meeting.part()
         raise
@@ -70,27 +71,6 @@ def _make(store: Any, spec: DistSpec, backend: str, device: "torch.device") -> N
 ABANDONING = 1.0
 """Seconds that the end of an abandoned group may take: NCCL's waits for the other ranks."""
 
-BATCHED = "GLOO_ENABLE_STORE_V2_API"
-"""Has gloo ask the store for all ranks' addresses at once, and not for one after the other (gloo/common/utils.cc)."""
-
-
-@contextmanager
-def batched_reads(environ: Environ) -> Generator[None]:
-    """Switch on gloo's batched reads, unless the user has set them: a group of 64 connects in half the time.
-
-    Gloo asks the C library's environment; `os.environ` does not change. It is set before torch's stores are made: their
-    threads look up names, and the C library's list of variables must not move under them.
-    """
-    if BATCHED in environ:
-        yield
-        return
-    os.putenv(BATCHED, "1")
-    try:
-        yield
-    finally:
-        os.unsetenv(BATCHED)
-
-
 _kept: list[object] = []
 """Groups that are not to be freed."""
 
@@ -112,13 +92,17 @@ def destroy() -> None:
             time.sleep(0.05)
 
 
+def is_made() -> bool:
+    """Tell whether this process has a group; torch is not imported for that, and may be in the midst of its import."""
+    return bool(getattr(sys.modules.get("torch.distributed"), "is_initialized", bool)())
+
+
 def abandon() -> None:
     """Destroy the group that was made all the same while init failed, as far as that takes a moment.
 
     A program that ends with such a group may be aborted by its threads, and a second call of init would refuse.
     """
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_initialized():
+    if is_made():
         start(destroy).wait(ABANDONING)
 
 

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from . import device as devices
+from .addresses import Target
 from .config import ConfigLike, load_config
-from .endpoint import locate
+from .endpoint import DIRECTORY, Endpoint, locate
 from .environ import Environ
-from .errors import ColossalaiEnvError, NotAWorld
-from .group import abandon, batched_reads, connect, make_alone, seed_all
+from .errors import ColossalaiEnvError, NotAWorld, SlowImport, ends_at_caller
+from .gloo import GlooSettings
+from .group import abandon, connect, make_alone, seed_all
 from .interrupts import interruptible
 from .job import Job, refuse_second, reply_of, run
+from .listener import check_file_descriptors
 from .meeting import Meeting
 from .reply import Place, Reply
 from .resolution import MASTER, Given, Resolution, arguments, examine
-from .resolver import READERS, Resolver, ResolverProtocol, Way
+from .resolver import READERS, Resolver, ResolverProtocol
 from .rollcall import Watch
-from .scout import check_file_descriptors
 from .spec import LARGEST, DistSpec
+from .store import importing_torch
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +37,7 @@ TIMEOUT = 300.0
 """Seconds that all ranks have to come: image pulls take minutes, a forgotten rank takes for ever."""
 
 
+@ends_at_caller
 def init_from_env(
     *,
     resolver: str | ResolverProtocol | None = None,
@@ -89,9 +93,11 @@ TELLING = 5.0
 """Seconds that a rank with an error of its own takes to reach the others before it goes."""
 
 
-def _ways(resolution: Resolution) -> tuple[Way, ...]:
-    deciding = resolution.deciding
-    return tuple(getattr(deciding.resolver, "locate", ())) if deciding else ()
+def _locate(
+    spec: DistSpec, environ: Environ, resolver: ResolverProtocol | None, seconds: float
+) -> tuple[DistSpec, Endpoint]:
+    """Find rank 0's endpoint, with what the resolver offers where its variables do not say it."""
+    return locate(spec, environ, getattr(resolver, "locate", ()), seconds, getattr(resolver, "directory", None))
 
 
 def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec | None:
@@ -134,37 +140,58 @@ def _together(
     """Meet the others and make the group, or raise on all ranks."""
     if isinstance(resolution.outcome, ColossalaiEnvError):
         raise _told(resolution.outcome, _sketch(resolution, environ, given))
-    spec, endpoint = locate(resolution.outcome, environ, _ways(resolution), watch.left)
+    deciding = resolution.deciding
+    spec, endpoint = _locate(resolution.outcome, environ, deciding.resolver if deciding else None, watch.left)
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
     reply = reply_of(spec, spec.backend or "", None, 0)
+    gloo = GlooSettings(environ)
     try:
-        with batched_reads(environ), _telling(meeting, lambda: reply):
+        with _telling(meeting, lambda: reply):
             meeting.reserve()
-            accelerators = devices.Accelerators.here()
-            try:
-                settings = load_config(config)
+            with _failing_together(meeting, spec):
                 if meeting.serves:
                     check_file_descriptors(spec.world_size)
+                torch = importing_torch()
+                settings = load_config(config)
+            try:
+                meeting.enter(torch)
+            except SlowImport as failure:
+                meeting.abort(attrs.evolve(reply, error=str(failure)))
+                raise
+            with _failing_together(meeting, spec):
+                accelerators = devices.Accelerators.here()
                 backend = devices.backend_for(spec.backend, accelerators)
                 index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
                 uuid = None if index is None else devices.identity(accelerators.kind, index)
-            except ColossalaiEnvError as failure:
-                _fail_together(meeting, reply_of(spec, spec.backend or "", None, 0, str(failure)))
-                raise
-            reply = reply_of(spec, backend, uuid, accelerators.visible)
-            spec = _filled(spec, meeting.hold(reply, roll_call=environ.get(ROLL_CALL) != "off"))
+            address = meeting.own_address()
+            reply = attrs.evolve(reply_of(spec, backend, uuid, accelerators.visible), address=address)
+            spec = _filled(spec, meeting.hold(reply, roll_call=environ.get(ROLL_CALL) != "off"), meeting.rank0())
             try:
                 index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
             except ColossalaiEnvError as failure:
                 meeting.post("broken", f"{reply} failed: {failure}")
                 raise
             chosen = devices.select(accelerators.kind, index)
-            connect(meeting, spec, backend, chosen)
+            spans_hosts = "gloo" in backend and spec.num_nodes != 1
+            gloo.choose(meeting.interface(address) if spans_hosts else None)
+            connect(meeting, environ, spec, backend, chosen)
+            gloo.formed()
     except BaseException:
         meeting.close()
         abandon()
+        gloo.close()
         raise
-    return Job(spec, chosen, backend, meeting, settings)
+    return Job(spec, chosen, backend, meeting, settings, gloo)
+
+
+@contextmanager
+def _failing_together(meeting: Meeting, spec: DistSpec) -> Generator[None]:
+    """Tell the others of an error of this rank's own."""
+    try:
+        yield
+    except ColossalaiEnvError as failure:
+        meeting.fail(reply_of(spec, spec.backend or "", None, 0, str(failure)), TELLING)
+        raise
 
 
 @contextmanager
@@ -197,7 +224,7 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch)
     try:
         meeting.reserve()
-        _fail_together(meeting, attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank))
+        meeting.fail(attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank), TELLING)
     except ColossalaiEnvError:
         log.debug("the other ranks could not be told")
     finally:
@@ -205,22 +232,13 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     return failure
 
 
-def _fail_together(meeting: Meeting, reply: Reply) -> None:
-    """Hold the roll call with an error to report, in little time; what the others say of it is not news here."""
-    watch = Watch(time.monotonic, time.monotonic(), min(TELLING, meeting.watch.timeout))
-    meeting.watch = watch
-    try:
-        meeting.hold(reply)
-    except ColossalaiEnvError as verdict:
-        log.debug("told the other ranks: %s", verdict)
-
-
-def _filled(spec: DistSpec, place: Place | None) -> DistSpec:
-    """Fill in what the launcher left unsaid."""
-    if place is None:
-        return spec
-    unsaid: dict[str, Any] = {name: value for name, value in attrs.asdict(place).items() if getattr(spec, name) is None}
-    return attrs.evolve(spec, **unsaid, sources={**spec.sources, **dict.fromkeys(unsaid, "roll call")})
+def _filled(spec: DistSpec, place: Place | None, rank0: Target) -> DistSpec:
+    """Fill in what the launcher left unknown."""
+    found: dict[str, Any] = {} if place is None else attrs.asdict(place)
+    found["host"], found["port"] = rank0
+    unknown = {name: value for name, value in found.items() if getattr(spec, name) is None}
+    sources = {name: DIRECTORY if name == "host" else "roll call" for name in unknown}
+    return attrs.evolve(spec, **{**unknown, "port": rank0[1]}, sources={**spec.sources, **sources})
 
 
 def _alone(
@@ -236,4 +254,4 @@ def _alone(
     chosen = devices.select(accelerators.kind, index)
     spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
     make_alone(spec, backend, chosen)
-    return Job(spec, chosen, backend, None, settings)
+    return Job(spec, chosen, backend, None, settings, None)

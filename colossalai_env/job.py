@@ -4,6 +4,7 @@ import atexit
 import inspect
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -15,7 +16,8 @@ import attrs
 
 from .config import Config
 from .errors import AlreadyInitialised
-from .group import destroy
+from .gloo import GlooSettings
+from .group import destroy, is_made
 from .meeting import Meeting, boot_id
 from .reply import Reply, places
 from .rollcall import Add
@@ -51,7 +53,13 @@ class Job:
     """
 
     def __init__(
-        self, spec: DistSpec, device: "torch.device", backend: str, meeting: Meeting | None, config: Config
+        self,
+        spec: DistSpec,
+        device: "torch.device",
+        backend: str,
+        meeting: Meeting | None,
+        config: Config,
+        gloo: GlooSettings | None,
     ) -> None:
         self.spec = spec
         """Who this process is, with nothing left unsaid."""
@@ -62,6 +70,7 @@ class Job:
         self.config = config
         """What the script is told to do; empty where no config was given."""
         self._meeting = meeting
+        self._gloo = gloo
         self._topology: tuple[Peer, ...] | None = None
         self._closed = False
 
@@ -121,6 +130,8 @@ class Job:
         destroy()
         if self._meeting is not None:
             _part(self._meeting)
+        if self._gloo is not None:
+            self._gloo.close()
         self._end()
 
     def _end(self) -> None:
@@ -188,7 +199,8 @@ def _close_at_exit() -> None:
     """Close what is open, unless the program ends by an error: the others may never come to end the group.
 
     After an error a call of torch may still be under way in a thread. Python would end that thread by force inside
-    C++, which aborts the process now and then, so the process ends at once, with the status that errors have.
+    C++, which aborts the process now and then, so the process ends at once, with the status that errors have, or by
+    the signal of Ctrl-C.
     """
     failed = hasattr(sys, "last_value")
     if _running and not failed:
@@ -196,6 +208,9 @@ def _close_at_exit() -> None:
     if failed and calls_under_way():
         sys.stdout.flush()
         sys.stderr.flush()
+        if isinstance(sys.last_value, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(1)
 
 
@@ -211,14 +226,13 @@ def refuse_second() -> None:
     """Raise `AlreadyInitialised` where this process is in a group already."""
     if _running:
         raise AlreadyInitialised(str(_running[0].job.spec), _running[0].place)
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_initialized():
+    if is_made():
         raise AlreadyInitialised("in a process group that was made without this library", "before this call")
 
 
 def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, error: str | None = None) -> Reply:
     """Say of this process what the roll call asks."""
-    torch = sys.modules.get("torch")
+    version = getattr(sys.modules.get("torch"), "__version__", "")  # none while a thread still imports it
     return Reply(
         rank=spec.rank,
         world_size=spec.world_size,
@@ -226,7 +240,7 @@ def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, err
         boot=boot_id(),
         pid=os.getpid(),
         backend=backend,
-        torch=str(torch.__version__) if torch else "",
+        torch=str(version),
         resolver=spec.resolver,
         local_rank=spec.local_rank,
         local_world_size=spec.local_world_size,

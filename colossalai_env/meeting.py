@@ -4,24 +4,60 @@ import json
 import logging
 import os
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import ModuleType
 from typing import Any, cast
 
 import attrs
 
+from .addresses import (
+    EVERY,
+    EVERY4,
+    LOOPBACK,
+    Target,
+    address_towards,
+    interface_of,
+    is_loopback,
+    own_address,
+    reachable,
+    shown,
+)
+from .directory import Announcement, Directory
 from .endpoint import Endpoint
-from .errors import ColossalaiEnvError, LostRanks, NoAgent, PortTaken, RankFailed, RankZeroUnreachable, Stranger
+from .errors import (
+    ColossalaiEnvError,
+    LostRanks,
+    NoAgent,
+    PortTaken,
+    RankFailed,
+    RankZeroUnreachable,
+    SlowImport,
+    Stranger,
+)
 from .formation import failing, forming, parting
+from .listener import listen, turn_away
 from .progress import Waiting
 from .reply import Place, Reply, named, replies_in
-from .rollcall import Pause, Post, Protocol, Read, Result, Swap, Watch, answer, leader, member, written
-from .scout import Scout, leave_word, listen, shown, stranger_at, turn_away
+from .rollcall import (
+    Pause,
+    Post,
+    Protocol,
+    Read,
+    Result,
+    Swap,
+    Watch,
+    answer,
+    leader,
+    loading,
+    member,
+    reading,
+    written,
+)
+from .scout import Scout, answers, leave_word, stranger_at
 from .spec import DistSpec
 from .store import Ledger, Store, StoreLost, Task, client, cut, serve, start
-from .wire import Target
 
 log = logging.getLogger("colossalai_env")
 
@@ -39,6 +75,12 @@ UNNAMED = "without an id"
 
 STARTING = 0.5
 """Seconds that rank 0 waits for torch to say that its store is made; it serves before."""
+
+ANNOUNCING = 1.0
+"""Seconds in which the directory has told rank 0 its own address, when all ranks have learned it there."""
+
+ITSELF = "; {!r} leads each host to itself, here {}"
+"""What is added where rank 0 was looked for on loopback."""
 
 UNRECORDED = 5.0
 """Seconds after which a store without our record counts as somebody else's, and an agent that is not there as gone."""
@@ -105,7 +147,11 @@ class Meeting:
     """The making of the process group."""
     aborted: bool = False
     """Whether the others have been told that this rank goes."""
-    target: Target | None = None
+    leading: bool = False
+    """Whether this process gives the verdict in the store that it has entered."""
+    directory: Directory | None = None
+    """Where the others ask for rank 0, while this process serves it."""
+    announcement: Announcement | None = None
     ledger: Ledger | None = None
     record: Record = attrs.field(init=False)
     scout: Scout = attrs.field(init=False)
@@ -115,7 +161,8 @@ class Meeting:
         _led[0] += 1
         self.record = Record(self.spec.job_id or UNNAMED, _led[0], self.here, os.getpid())
         targets = [(address, port) for port in self.endpoint.ports for address in self.endpoint.addresses]
-        self.scout = Scout(targets, min(1.0, 0.02 * (1 + self.spec.world_size / 256)), self.record.job)
+        slowest = min(1.0, 0.02 * (1 + self.spec.world_size / 256))
+        self.scout = Scout(targets, slowest, self.record.job, directory=self.endpoint.directory is not None)
 
     @property
     def leads(self) -> bool:
@@ -148,29 +195,106 @@ class Meeting:
 
     def reserve(self) -> None:
         """Bind rank 0's socket, before torch is imported, so that the others can already connect and wait."""
+        place = self.endpoint.directory
+        if self.serves:
+            found = listen(self.endpoint, self.endpoint.ports[0])
+            if isinstance(found, socket.socket):
+                self.listener = found
+                self._announce(found)
+        elif place is not None and place.serves:
+            self.directory = Directory(self._free_listener(), self.record.job)
+
+    def _free_listener(self) -> socket.socket:
+        """Listen at the first port of the endpoint that is free."""
+        holder = ""
+        for port in self.endpoint.ports:
+            found = listen(self.endpoint, port)
+            if isinstance(found, socket.socket):
+                return found
+            holder = stranger_at(found)
+        raise PortTaken(self.endpoint.host, self.endpoint.ports[-1], self.endpoint.source, holder)
+
+    def _announce(self, listener: socket.socket) -> None:
+        """Leave rank 0's port at the directory, where the launch has one."""
+        if self.endpoint.directory is not None:
+            port = listener.getsockname()[1]
+            self.announcement = Announcement(self.scout.targets, self.record.job, port)
+
+    def enter(self, torch: Task[ModuleType] | None = None) -> None:
+        """Enter the store, and wait for the import of torch, which a member's search for the store does not wait for.
+
+        Raises `SlowImport` where that is not over in time.
+        """
         if not self.serves:
-            if "torch" not in sys.modules:
-                self.scout.begin()
-            return
-        found = listen(self.endpoint, self.endpoint.ports[0])
-        if isinstance(found, socket.socket):
-            self.listener = found
+            self.leading = self._find()
+        if torch is not None:
+            self._await(torch)
+        if self.serves:
+            self.leading = self._open()
+
+    def _await(self, torch: Task[ModuleType]) -> None:
+        if self.serves:
+            torch.wait(self.watch.left)
+        else:
+            self._guarded(loading(self.spec.rank, self.here, os.getpid(), self.watch, torch.wait))
+        if not torch.done.is_set():
+            raise SlowImport(self.watch.timeout, self.spec.rank, self.here)
+        torch.result()
 
     def hold(self, reply: Reply, *, roll_call: bool = True) -> Place | None:
         """Meet the others; return the numbers that the launcher left unsaid, which only a roll call finds out.
 
         Raises a `RollCallFailed`, the same on all ranks, or what kept this rank from the meeting.
         """
-        leading = self._open() if self.serves else self._find()
+        if self.ledger is None:
+            self.enter()
         target = self._ledger.target
         if self.store is None and reply.error is None:
             self.store = start(lambda: client(target, self.patience))
         if not roll_call:
             return None
         try:
-            return self._drive(self._lead(reply) if leading else member(reply, self.record.process, self.watch))
+            return self._guarded(self._lead(reply) if self.leading else member(reply, self.record.process, self.watch))
+        finally:
+            self._close_directory()
+
+    def own_address(self) -> str | None:
+        """Return the address of this host by which the store was reached; None where that was loopback."""
+        try:
+            address = self._ledger.own_address()
         except StoreLost as broken:
-            raise self._lost(leading, str(broken)) from None
+            raise self._lost(self.leading, str(broken)) from None
+        return None if is_loopback(address) else address
+
+    def interface(self, own: str | None) -> str | None:
+        """Return the interface through which rank 0 and this rank reach each other, where they are on two hosts.
+
+        A rank that reached rank 0 by loopback takes rank 0's, which rank 0 learns from the others' addresses.
+        """
+        if self.leading:
+            own = own or next(filter(None, map(address_towards, self._other_addresses())), None)
+        found = interface_of(own) if own is not None else None
+        if self.leading:
+            self.post("interface", found or "")
+        elif own is None:
+            found = self._guarded(reading("interface", self.watch))
+        return found or None
+
+    def _other_addresses(self) -> Iterator[str]:
+        return (reply.address for reply in self.replies() if reply.host != self.here and reply.address is not None)
+
+    def rank0(self) -> Target:
+        """Return where the store was found, which the launch may have had to look for."""
+        address, port = self._ledger.target
+        if self.announcement is not None:
+            address = self.announcement.address(ANNOUNCING) or own_address()
+        return address, port
+
+    def _guarded(self, protocol: Protocol[Result]) -> Result:
+        try:
+            return self._drive(protocol)
+        except StoreLost as broken:
+            raise self._lost(self.leading, str(broken)) from None
 
     def _lost(self, leading: bool, problem: str) -> LostRanks:
         agent = leading or self.spec.agent_store
@@ -182,10 +306,19 @@ class Meeting:
     def _lead(self, reply: Reply) -> Protocol[Place | None]:
         waiting = Waiting(self.spec.world_size)
         try:
-            placed = yield from leader(reply, self._farewells, self.watch, waiting.show)
+            placed = yield from leader(reply, self._farewells, self.watch, waiting.show, self._hint())
         finally:
             waiting.close()
         return placed
+
+    def _hint(self) -> str:
+        """Say what is wrong with an endpoint that leads each host to itself, unless all ranks are on one."""
+        if self.endpoint.one_node or not all(map(is_loopback, self.endpoint.addresses)):
+            return ""
+        return (
+            f"{self.endpoint.host!r}, from {self.endpoint.source}, leads each host to itself: "
+            f"for ranks on other hosts export MASTER_ADDR={reachable(())} on every rank"
+        )
 
     def _drive(self, protocol: Protocol[Result]) -> Result:
         """Perform a protocol's requests on the store."""
@@ -212,9 +345,9 @@ class Meeting:
         self.aborted = True
         failure = RankFailed(f"{reply} failed: {reply.error}")
         if self.listener is not None:
-            turn_away(self.listener, self.record.job, failure.sentence, FAREWELL)
+            self._turn_away(failure, FAREWELL)
         elif self.ledger is None:
-            leave_word(self.scout.targets, self._farewells, reply.line(), FAREWELL)
+            leave_word(self.scout.stores(), self._farewells, reply.line(), FAREWELL)
         else:
             try:
                 verdict = {"verdict": written(failure), "go": written(failure)} if self.serves else {}
@@ -225,6 +358,21 @@ class Meeting:
                     self._drive(answer(reply))
             except StoreLost:
                 log.warning("%s could not tell the other ranks: %s", reply, reply.error)
+
+    def fail(self, reply: Reply, seconds: float) -> None:
+        """Report this rank's own error to all ranks, in little time; what they say of it is not news here."""
+        if self.listener is not None:
+            self._turn_away(RankFailed(f"{reply} failed: {reply.error}"), seconds)
+            return
+        self.watch = Watch(self.watch.clock, self.watch.clock(), min(seconds, self.watch.timeout))
+        try:
+            self.hold(reply)
+        except ColossalaiEnvError as verdict:
+            log.debug("told the other ranks: %s", verdict)
+
+    def _turn_away(self, failure: RankFailed, seconds: float) -> None:
+        if self.listener is not None:
+            turn_away(self.listener, self.record.job, failure.sentence, self.spec.world_size - 1, seconds)
 
     def _open(self) -> bool:
         """Serve the store at the first port that is free; a port held by this very job makes this process a member."""
@@ -244,18 +392,23 @@ class Meeting:
 
     def _serve(self, listener: socket.socket) -> None:
         self.listener = None
-        target = listener.getsockname()[:2]
-        self.store = serve(listener, self.patience)
+        if self.announcement is None:
+            self._announce(listener)
+        address, port = listener.getsockname()[:2]
+        target = (LOOPBACK if address in {EVERY, EVERY4} else address, port)
+        self.store = serve(listener, target, self.patience)
         if self.store.wait(STARTING):
             self.store.result()
+        else:  # torch asks a name server, which may be silent
+            answers(target, self.watch.left)
         ledger = Ledger(target, "")
         ledger.perform(Post({self.record_key: self.record.line()}))
-        self._enter(self.record, target, ledger)
+        self._enter(self.record, ledger)
 
-    def _enter(self, record: Record, target: Target, ledger: Ledger) -> None:
-        """Belong to the meeting that the store at `target` holds."""
+    def _enter(self, record: Record, ledger: Ledger) -> None:
+        """Belong to the meeting that the ledger's store holds."""
         ledger.prefix = record.prefix
-        self.record, self.target, self.ledger = record, target, ledger
+        self.record, self.ledger = record, ledger
 
     def _holder(self, target: Target) -> Record | str:
         """Say who holds a port: this job's own rank 0 as its record, anybody else in words."""
@@ -270,7 +423,7 @@ class Meeting:
         except StoreLost as broken:
             return f"a torch store that broke off ({broken})"
         if record is not None and record.job == self.record.job:
-            self._enter(record, target, ledger)
+            self._enter(record, ledger)
             return record
         ledger.close()
         if record is None:
@@ -298,7 +451,7 @@ class Meeting:
                 found = scout.find(agent_deadline if self.spec.agent_store else deadline)
                 if found is None:
                     raise self._unreachable(scout)
-                entered = self._try(found, alone=len(scout.targets) == 1)
+                entered = self._try(found, alone=self.endpoint.one_place)
                 if isinstance(entered, bool):
                     return entered
                 scout.reject(found, entered, 0.05)
@@ -309,8 +462,10 @@ class Meeting:
         if self.spec.agent_store:
             source = self.spec.sources.get("agent_store", "the launcher").partition(" ")[0]
             return NoAgent(self.spec.rank, self.here, str(self.endpoint), source, scout.story())
+        itself = "" if self.endpoint.one_node or not all(map(is_loopback, self.endpoint.addresses)) else ITSELF
+        story = scout.story() + itself.format(self.endpoint.host, self.here)
         return RankZeroUnreachable(
-            self.spec.rank, self.here, str(self.endpoint), self.endpoint.source, scout.story(), self.watch.timeout
+            self.spec.rank, self.here, str(self.endpoint), self.endpoint.source, story, self.watch.timeout
         )
 
     def _try(self, target: Target, *, alone: bool) -> bool | str:
@@ -318,7 +473,7 @@ class Meeting:
         ledger = Ledger(target, "")
         try:
             if self.spec.agent_store and self.leads and self._claim(ledger):
-                self._enter(self.record, target, ledger)
+                self._enter(self.record, ledger)
                 return True
             patience = self.watch.left if self.spec.agent_store else min(UNRECORDED, max(self.watch.left, 0.5))
             record = self._met(ledger, patience)
@@ -326,7 +481,7 @@ class Meeting:
             ledger.close()
             return f"broke off ({broken})"
         if record is not None and record.job == self.record.job:
-            self._enter(record, target, ledger)
+            self._enter(record, ledger)
             return False
         ledger.close()
         if record is None:
@@ -405,6 +560,7 @@ class Meeting:
         """Let go of socket, connections and store."""
         _left.add(self.record)
         self.scout.close()
+        self._close_directory()
         if self.listener is not None:
             self.listener.close()
             self.listener = None
@@ -416,3 +572,10 @@ class Meeting:
             for task in under_way:
                 task.wait(max(0.3, min(1.0, self.watch.left + 1.0)) / len(under_way))
         self.ledger = self.store = self.forming = None
+
+    def _close_directory(self) -> None:
+        if self.directory is not None:
+            self.directory.close()
+        if self.announcement is not None:
+            self.announcement.close()
+        self.directory = None

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -27,6 +27,8 @@ class Reply:
     num_nodes: int | None = None
     device: str | None = None
     visible: int = 0
+    address: str | None = None
+    """By which it reached the store; None where that was loopback."""
     error: str | None = None
     gave_up: bool | None = None
 
@@ -138,8 +140,18 @@ def _shared_device(replies: Sequence[Reply]) -> RollCallFailed | None:
     return None
 
 
-def missing(replies: Sequence[Reply], world_size: int, seconds: float, lost: Sequence[Reply] = ()) -> RollCallFailed:
-    """Name the ranks that did not come, their neighbours' hosts, and all hosts that were heard from."""
+def missing(
+    replies: Sequence[Reply],
+    world_size: int,
+    seconds: float,
+    lost: Sequence[Reply] = (),
+    importing: Mapping[int, str] | None = None,
+    hint: str = "",
+) -> RollCallFailed:
+    """Name the ranks that did not come, their neighbours' hosts, and all hosts that were heard from.
+
+    `hint` is what may keep other hosts away, for where none was heard from.
+    """
     here = {reply.rank: reply.host for reply in replies if reply.rank >= 0}
     absent = [rank for rank in range(world_size) if rank not in here]
     runs = ranges(absent)
@@ -148,10 +160,18 @@ def missing(replies: Sequence[Reply], world_size: int, seconds: float, lost: Seq
     hosts = Counter(here.values())
     heard = ", ".join(f"{host} ({count})" for host, count in sorted(hosts.items())) or "no host"
     gone = f"; answered and then lost: {named(lost)}" if lost else ""
+    slow = [f"rank {rank} ({process})" for rank, process in (importing or {}).items() if rank not in here]
+    busy = f"; still importing torch: {_some(slow)}" if slow else ""
     return MissingRanks(
         f"rank(s) {runs} of {world_size} did not come within {seconds:.1f} s; neighbours: {neighbours or 'none'}; "
-        f"heard from: {heard}{gone}: look at what the missing rank(s) said, and whether they were started"
+        f"heard from: {heard}{gone}{busy}: look at what the missing rank(s) said, and whether they were started"
+        + (f"; {hint}" if hint and len(hosts) < 2 else "")
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SOME} more" if len(names) > SOME else ""
+    return ", ".join(names[:SOME]) + more
 
 
 @attrs.frozen

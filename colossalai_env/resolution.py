@@ -18,6 +18,7 @@ from .errors import (
     PartialEnvironment,
     ResolverDoesNotMatch,
     UnknownResolver,
+    ends_at_caller,
 )
 from .registry import Plugin, resolvers
 from .resolver import READERS, Answer, Claim, Layer, NotMine, ResolverProtocol, Unusable, text
@@ -144,6 +145,7 @@ class Resolution(NamedTuple):
         return self.outcome
 
 
+@ends_at_caller
 def resolve(
     *,
     env: Mapping[str, str] | None = None,

@@ -65,6 +65,15 @@ class Located(NamedTuple):
     """The launch's own token, where the variables have none."""
 
 
+class Directory(NamedTuple):
+    """Where the ranks ask for rank 0 when nothing says its host: a process of the launch that every rank can name."""
+
+    host: str
+    """The host on which that process runs."""
+    serves: bool
+    """Whether it is this process."""
+
+
 class Way(NamedTuple):
     """One way to ask a launcher for rank 0's host."""
 
@@ -244,6 +253,8 @@ class Resolver:
     """What the launcher sets besides the plain rows: the variables of derived rows, and its marks."""
     locate: tuple[Way, ...] = ()
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
+    directory: Callable[[DistSpec, Environ], Directory | None] | None = None
+    """Names the process that the others ask for rank 0's host where the variables do not say it; alike on all ranks."""
     doc: str | None = None
     """Where the facts of the table come from, for the documentation."""
 

@@ -20,6 +20,9 @@ BEAT = 0.5
 ACKNOWLEDGE = 4.0
 """Seconds in which each rank that answered must show that it is still there."""
 
+LOADING = 1.0
+"""Seconds between two looks of a rank that imports torch; after the first, rank 0 is told."""
+
 SILENCE = 5.0
 """Seconds without a sign of life of rank 0 or its store after which it counts as lost."""
 
@@ -141,6 +144,28 @@ class Watch:
         return self.began + self.timeout - self.clock()
 
 
+def loading(rank: int, host: str, pid: int, watch: Watch, done: Callable[[float], bool]) -> Protocol[None]:
+    """Wait for this rank's import of torch, which `done` waits for; rank 0 is told where it takes long.
+
+    Returns when it is done or the time is over. Raises a `RollCallFailed` where rank 0 gives a bad verdict meanwhile.
+    """
+    told = False
+    while not done(min(LOADING, max(0.0, watch.left))) and watch.left > 0:
+        if not told:
+            yield Append("loading", json.dumps([rank, host, pid]) + "\n")
+            told = True
+        verdict: str | None = yield Read("verdict", 0)
+        failure = None if verdict is None else _verdict(verdict)
+        if failure is not None:
+            raise failure
+
+
+def reading(key: str, watch: Watch) -> Protocol[str | None]:
+    """Read what rank 0 posts after its verdict."""
+    text: str | None = yield Read(key, min(SILENCE, max(0.0, watch.left)))
+    return text
+
+
 def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | None]:
     """Answer, acknowledge, and return with rank 0's verdict; the place is what the launcher left unsaid.
 
@@ -208,12 +233,13 @@ def _last_word(key: str, reply: Reply, watch: Watch) -> Protocol[str]:
 
 
 def leader(
-    reply: Reply, farewells: str, watch: Watch, show: Callable[[Sequence[Reply]], None]
+    reply: Reply, farewells: str, watch: Watch, show: Callable[[Sequence[Reply]], None], hint: str = ""
 ) -> Protocol[Place | None]:
     """Answer, wait for all, judge, see that all are still there, and let them go.
 
     `farewells` is the key of what is said by ranks that go before they know whose store it is. `show` is told who is
-    here, about twice a second. Raises a `RollCallFailed`.
+    here, about twice a second; `hint` is added to the error where no other host was heard from. Raises a
+    `RollCallFailed`.
     """
     yield from answer(reply)
     failure, replies = yield from _gather(reply, farewells, watch, show)
@@ -226,7 +252,8 @@ def leader(
             log: str | None = yield Read("replies", 0)
             waiting = _waiting(replies_in(log))
             lost = [other for other in lost if other in waiting]  # the others gave up meanwhile
-            failure = missing(replies, reply.world_size, watch.timeout, lost)
+            slow: str | None = yield Read("loading", 0)
+            failure = missing(replies, reply.world_size, watch.timeout, lost, _importing(slow), hint)
         elif lost:
             failure = LostRanks(f"{named(lost)} answered and then died or froze: look at what was said there")
     if failure is None:
@@ -286,6 +313,12 @@ def _gather(
             return failure, replies
         if watch.left <= 0:
             return missing(replies, reply.world_size, watch.timeout), replies
+
+
+def _importing(log: str | None) -> dict[int, str]:
+    """Read which ranks have said that they import torch, and where."""
+    said = (json.loads(line) for line in (log or "").splitlines())
+    return {int(rank): f"pid {pid} on {host}" for rank, host, pid in said}
 
 
 def _acknowledged(reply: Reply, replies: Sequence[Reply], watch: Watch, within: float) -> Protocol[list[Reply]]:

@@ -1,14 +1,10 @@
-"""The socket: rank 0 binds one address, and the others look for it by plain TCP; no wait is without end.
-
-Here is all that is said without torch, which takes seconds to import and cannot be asked anything before.
-"""
+"""The others look for rank 0's store by plain TCP; torch's own client would wait for ever on a silent service."""
 
 import errno
 import os
 import random
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -16,87 +12,12 @@ from typing import cast
 
 import attrs
 
-from .endpoint import Endpoint, addresses
-from .errors import NotMyAddress, PortTaken, RankFailed, TooFewFileDescriptors
-from .wire import PING, PONG, VALIDATE, Line, Target, family
-
-BACKLOG = 4096
-"""Clients that may wait in the kernel's queue while rank 0 imports torch."""
-
-FAREWELL = b"colossalai_env: "
-"""What a rank 0 that goes before it has a store says first, instead of a store's answer; its job's id follows."""
+from .addresses import Target, family, shown
+from .errors import RankFailed
+from .listener import EARLY, read_early
+from .wire import PING, PONG, VALIDATE, Line
 
 SILENT = "accepts connections and says nothing"
-
-
-def shown(target: Target) -> str:
-    """Write an address and a port as people do, IPv6 in brackets."""
-    address, port = target
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def bind(target: Target) -> socket.socket:
-    """Listen at one address, on no other interface; raise `OSError`."""
-    listener = socket.socket(family(target[0]))
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(target)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def listen(endpoint: Endpoint, port: int) -> socket.socket | Target:
-    """Bind rank 0's socket at `port`; return who it is taken by otherwise.
-
-    Raises `NotMyAddress` where the host is another machine's.
-    """
-    for address in endpoint.addresses:
-        try:
-            return bind((address, port))
-        except OSError as error:  # noqa: PERF203 - a host has few addresses
-            if error.errno == errno.EADDRINUSE:
-                return address, port
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise PortTaken(endpoint.host, port, endpoint.source, f"the system: {error.strerror}") from None
-    here = socket.gethostname()
-    raise NotMyAddress(endpoint.host, endpoint.source, " and ".join(endpoint.addresses), here, _own_addresses(here))
-
-
-def _own_addresses(here: str) -> tuple[str, ...]:
-    try:
-        return addresses(here)
-    except OSError:
-        return ()
-
-
-SPARE = 32
-"""File descriptors that torch and the program may need besides."""
-
-
-def largest_world(limit: int) -> int:
-    """Return for how many ranks rank 0's limit of open files suffices: each has two connections at times."""
-    return max(0, (limit - len(os.listdir("/proc/self/fd")) - SPARE) // 2)
-
-
-def check_file_descriptors(world_size: int) -> None:
-    """Raise `TooFewFileDescriptors` where rank 0 could not hold the connections of all ranks."""
-    limit = os.sysconf("SC_OPEN_MAX")  # the soft limit; the module resource takes a third of a millisecond to import
-    if world_size > largest_world(limit):
-        raise TooFewFileDescriptors(limit, len(os.listdir("/proc/self/fd")) + 2 * world_size + SPARE)
-
-
-def turn_away(listener: socket.socket, job: str, sentence: str, seconds: float) -> None:
-    """Tell those who wait for a store that is not served yet why it will never be."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        listener.settimeout(left)
-        with suppress(OSError), listener.accept()[0] as connection:
-            connection.settimeout(0.2)
-            connection.recv(64)  # what is unread would cost the other side our words
-            connection.sendall(FAREWELL + f"{job}\n{sentence}".encode())
 
 
 def leave_word(targets: Sequence[Target], key: str, text: str, seconds: float) -> None:
@@ -124,49 +45,29 @@ class _Probe:
 
 @attrs.define
 class Scout:
-    """Looks for a TCPStore by plain TCP, without torch's own client, which waits for ever on a silent service."""
+    """Looks for a TCPStore at some targets, and where the job's directory says that rank 0 is."""
 
     targets: Sequence[Target]
     slowest: float = 0.02
     """Seconds between two tries, at most; larger worlds try less often."""
     job: str | None = None
     """Whose rank 0 is looked for; when it says that it goes, so do we."""
+    directory: bool = False
+    """Whether a directory answers at the targets, and not rank 0."""
     met: dict[Target, str] = attrs.field(factory=dict)
     """What answered last at each target."""
     _probes: list[_Probe] = attrs.field(init=False)
     _selector: selectors.BaseSelector = attrs.field(init=False, factory=selectors.DefaultSelector)
-    _thread: threading.Thread | None = attrs.field(init=False, default=None)
-    _begun: threading.Event = attrs.field(init=False, factory=threading.Event)
 
     def __attrs_post_init__(self) -> None:
         """Begin with all targets due."""
         self._probes = [_Probe(target) for target in self.targets]
-
-    def begin(self) -> None:
-        """Connect in a thread, as soon as somebody listens, so that what is said there before `find` is not missed."""
-        self._thread = threading.Thread(target=self._greet, daemon=True, name="colossalai_env scout")
-        self._thread.start()
-
-    def _greet(self) -> None:
-        while not self._begun.wait(0.01):
-            self._connect_due(time.monotonic())
-            for key, _ in self._selector.select(0):
-                if key.events == selectors.EVENT_WRITE:
-                    self._answered(key.data)
-
-    def _go_on(self) -> None:
-        """Take over from the thread."""
-        self._begun.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def find(self, until: float) -> Target | None:
         """Return a target where a TCPStore answers, or None when the time is over.
 
         Raises `RankFailed` where the job's rank 0 says that it goes.
         """
-        self._go_on()
         while (now := time.monotonic()) < until:
             self._connect_due(now)
             due = [probe.due for probe in self._probes if probe.connection is None]
@@ -183,13 +84,17 @@ class Scout:
             if probe.target == target:
                 probe.due = time.monotonic() + pause
 
+    def stores(self) -> list[Target]:
+        """Return where a store may be: the targets, or, where they are a directory's, what that has told."""
+        told = [probe.target for probe in self._probes[len(self.targets) :]]
+        return told if self.directory else list(self.targets)
+
     def story(self) -> str:
         """Say what answered at each target."""
         return "; ".join(f"{shown(target)} {what}" for target, what in self.met.items()) or "nothing was tried"
 
     def close(self) -> None:
         """Close what is open."""
-        self._go_on()
         for probe in self._probes:
             self._drop(probe)
         self._selector.close()
@@ -221,7 +126,7 @@ class Scout:
             if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
                 connection.send(VALIDATE + PING)
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
-                self.met[probe.target] = SILENT
+                self.met[probe.target] = f"{SILENT}, as a rank 0 does that imports torch"
                 return False
             heard = connection.recv(4096)
         except OSError as error:
@@ -232,18 +137,27 @@ class Scout:
             self._drop(probe)
             probe.due = float("inf")
             return True
-        if probe.heard.startswith(FAREWELL):
-            if not heard:
-                self._take_leave(probe)
+        if probe.heard.startswith(EARLY):
+            if probe.heard.count(b"\n") == 2 or not heard:
+                self._hear(probe)
         elif not heard or not PONG.startswith(probe.heard):
             self._fail(probe, f"is no torch store: {_first(probe.heard)}", 0.5)
         return False
 
-    def _take_leave(self, probe: _Probe) -> None:
-        job, _, sentence = probe.heard.removeprefix(FAREWELL).decode(errors="replace").partition("\n")
-        if job == self.job:
-            raise RankFailed(sentence)
-        self._fail(probe, f"was another job's rank 0: {sentence}", 0.5)
+    def _hear(self, probe: _Probe) -> None:
+        """Take what a process of ours says in a store's place."""
+        job, told = read_early(probe.heard)
+        if job != self.job:
+            self._fail(probe, f"belongs to another job, {job!r}: {told.get('gone', 'it looks for its rank 0')}", 0.5)
+        elif "rank0" in told:
+            address, port = told["rank0"]
+            self._fail(probe, f"says that rank 0 is at {shown((address, port))}", 5.0)
+            if all(other.target != (address, port) for other in self._probes):
+                self._probes.append(_Probe((address, port)))
+        elif "gone" in told:
+            raise RankFailed(told["gone"])
+        else:
+            self._fail(probe, _first(probe.heard), 0.5)
 
     def _fail(self, probe: _Probe, what: str, pause: float = 0.0) -> None:
         self.met[probe.target] = what

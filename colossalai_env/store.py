@@ -3,18 +3,22 @@
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
+from .addresses import Target, shown
 from .rollcall import Add, Alive, Append, Await, Pause, Post, Read, Request, Swap
-from .scout import answers, shown
-from .wire import Line, Target
+from .scout import answers
+from .wire import Line
 
 log = logging.getLogger("colossalai_env")
 
@@ -76,6 +80,13 @@ def start(call: Callable[[], T]) -> Task[T]:
     return task
 
 
+def importing_torch() -> Task[ModuleType] | None:
+    """Begin to import torch, on a thread, which can be waited for with a bound; None where it is imported already."""
+    if hasattr(sys.modules.get("torch"), "accelerator"):
+        return None
+    return start(lambda: import_module("torch.distributed"))
+
+
 ANSWER = 5.0
 """Seconds within which a store answers a request that it need not wait for."""
 
@@ -108,12 +119,13 @@ def _tcp_store(target: Target, seconds: float, **options: Any) -> Store:  # noqa
     return store
 
 
-def serve(listener: socket.socket, seconds: float) -> Task[Store]:
+def serve(listener: socket.socket, target: Target, seconds: float) -> Task[Store]:
     """Serve a TCPStore on a socket that already listens; clients that came early wait in its queue.
+
+    `target` is where this process itself reaches it.
 
     torch looks up a name while it makes one, which can take long, though the store already serves.
     """
-    target = listener.getsockname()[:2]
     taken = {"is_master": True, "master_listen_fd": listener.detach()}
 
     def make() -> Store:
@@ -184,6 +196,10 @@ class Ledger:
                 return answers(self.target, within)
             case Pause(seconds):
                 return time.sleep(seconds)
+
+    def own_address(self) -> str:
+        """Return the address of this host by which the store was reached."""
+        return self._ask(lambda line: line.own_address())
 
     def rest(self) -> None:
         """Keep one connection of those that nothing waits on: rank 0 holds as many as all ranks have."""

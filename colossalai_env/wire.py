@@ -9,14 +9,7 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 
-Target = tuple[str, int]
-"""A numeric address and a port."""
-
-
-def family(address: str) -> socket.AddressFamily:
-    """Tell IPv6 from IPv4."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
+from .addresses import Target, family
 
 VALIDATE = struct.pack("=BI", 0, 0x3C85F7CE)
 """What every client sends first, with c10d's magic number."""
@@ -104,6 +97,10 @@ class Line:
             return self._hear(1) == READY
         except TimeoutError:
             return False
+
+    def own_address(self) -> str:
+        """Return the address of this host by which the store was reached."""
+        return str(self._socket.getsockname()[0]).removeprefix("::ffff:")
 
     def close(self) -> None:
         """Close the connection."""

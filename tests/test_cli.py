@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from colossalai_env import cli
+from colossalai_env.addresses import reachable
 from colossalai_env.cli import doctor
-from colossalai_env.endpoint import reachable
 from colossalai_env.testing.captures import RECORDED
 from tests.processes import TORCHRUN, Ended, clean_environment, run
 

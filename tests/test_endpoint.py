@@ -1,9 +1,11 @@
 """The endpoint: what was given, loopback, or what the launcher tells when it is asked."""
 
+import attrs
 import pytest
 
 from colossalai_env import (
     CannotLocate,
+    Directory,
     DistSpec,
     Environ,
     Located,
@@ -11,9 +13,8 @@ from colossalai_env import (
     UnknownEndpoint,
     UnresolvableHost,
     Way,
-    own_address,
 )
-from colossalai_env.endpoint import ATTEMPTS, addresses, locate
+from colossalai_env.endpoint import ATTEMPTS, locate
 
 OPEN = DistSpec(rank=1, world_size=4, resolver="house", job_id="7.0")
 
@@ -33,7 +34,7 @@ def test_a_world_on_one_node_meets_on_loopback_unless_a_host_was_given() -> None
     one = DistSpec(rank=0, world_size=2, num_nodes=1, host="elsewhere", port=1, sources={"host": "HOUSE_HEAD"})
     assert locate(one, Environ(), (), 1)[0].host == "127.0.0.1"
     given = DistSpec(rank=0, world_size=2, num_nodes=1, host="::1", port=1, sources={"host": "MASTER_ADDR"})
-    assert locate(given, Environ(), (), 1)[1].addresses == ("::1",)
+    assert locate(given, Environ(), (), 1)[1].addresses == ("::1", "127.0.0.1"), "another rank may name the other"
 
 
 def test_the_first_way_that_applies_is_asked_and_named_as_the_source() -> None:
@@ -89,5 +90,31 @@ def test_a_host_that_is_no_address_to_meet_at_is_named_with_its_source(host: str
         locate(spec, Environ(), (), 1)
 
 
-def test_ones_own_address_is_one_address() -> None:
-    assert len(addresses(own_address())) == 1
+def test_a_directory_answers_where_neither_variables_nor_ways_say_the_host() -> None:
+    def first(spec: DistSpec, environ: Environ) -> Directory:
+        return Directory("localhost", serves=spec.rank == 2 and not environ.variables)
+
+    spec, endpoint = locate(OPEN, Environ(), (), 1, first)
+    assert (spec.host, endpoint.host, endpoint.directory) == (None, "localhost", Directory("localhost", serves=False))
+    told, endpoint = locate(attrs.evolve(OPEN, host="localhost"), Environ(), (), 1, first)
+    assert (told.host, endpoint.directory) == ("localhost", None)
+
+
+def test_rank_0_in_the_place_of_the_directory_is_found_there() -> None:
+    spec, endpoint = locate(
+        attrs.evolve(OPEN, rank=0), Environ(), (), 1, lambda _spec, _environ: Directory("localhost", serves=True)
+    )
+    assert (spec.host, endpoint.directory) == ("localhost", None)
+
+
+def test_a_directorys_host_whose_name_leads_nowhere_is_asked_for() -> None:
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+        del environ, seconds
+        return Located("127.0.0.1", "house's own word") if spec.host == "nowhere.invalid" else None
+
+    def nowhere(spec: DistSpec, environ: Environ) -> Directory:
+        del spec, environ
+        return Directory("nowhere.invalid", serves=False)
+
+    spec, endpoint = locate(OPEN, Environ(), (Way("node", ask),), 1, nowhere)
+    assert (spec.host, endpoint.host, endpoint.source.partition(" ")[0]) == (None, "127.0.0.1", "house's")

@@ -284,6 +284,35 @@ def test_open_mpi_over_several_nodes_without_an_address_says_what_to_add() -> No
     assert "export MASTER_ADDR and MASTER_PORT on every rank, or add --host" in ended.err
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "init_from_env(timeout=1)",
+        "resolve(rank=3)",
+        "launch('nowhere.py', 0, 1, '127.0.0.1', 29500, backend='gloo')",
+        "launch_from_torch({})",
+        "load_config('nowhere.py')",
+    ],
+)
+def test_an_error_ends_at_the_callers_line(call: str, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(f"import colossalai_env\ncolossalai_env.{call}\n")
+    ended = run([sys.executable, script], {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"})
+    frames = [line for line in ended.err.splitlines() if line.startswith('  File "')]
+    assert f'{script}", line 2' in frames[0], ended.err
+    assert len(frames) == 2, ended.err
+    assert ended.err.splitlines()[-1].startswith("colossalai_env.errors."), ended.err
+
+
+def test_the_whole_traceback_of_an_error_is_logged_for_whoever_asks() -> None:
+    program = """
+import logging, colossalai_env
+logging.basicConfig(level=logging.DEBUG)
+colossalai_env.resolve(env={"RANK": "x", "WORLD_SIZE": "2"})
+"""
+    assert "in _decide" in run([sys.executable, "-c", program]).err
+
+
 def test_after_an_error_in_the_block_the_group_is_left_alone() -> None:
     program = """
 import colossalai_env, torch.distributed as dist

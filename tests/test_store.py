@@ -1,6 +1,5 @@
-"""The socket and the store: one address, a look before torch's own client connects, and waits that end."""
+"""The store: a look before torch's own client connects, and waits that end."""
 
-import socket
 import sys
 import threading
 import time
@@ -10,37 +9,19 @@ from typing import Any
 import pytest
 
 from colossalai_env import scout as scout_module
-from colossalai_env.endpoint import Endpoint
-from colossalai_env.errors import NotMyAddress, TooFewFileDescriptors
+from colossalai_env.addresses import EVERY, shown
+from colossalai_env.listener import bind
 from colossalai_env.rollcall import Add, Alive, Append, Await, Post, Read
-from colossalai_env.scout import Scout, answers, bind, check_file_descriptors, listen, shown, stranger_at
+from colossalai_env.scout import Scout, answers, stranger_at
 from colossalai_env.store import Ledger, StoreLost, serve
 
 
-def test_rank_0_listens_on_one_address_and_is_told_of_a_port_that_is_taken() -> None:
-    with bind(("127.0.0.1", 0)) as taken:
-        address, port = taken.getsockname()
-        assert address == "127.0.0.1"
-        assert listen(Endpoint("localhost", ("127.0.0.1",), (port,), "test"), port) == ("127.0.0.1", port)
-
-
-def test_another_machines_address_is_refused_naming_both() -> None:
-    with pytest.raises(NotMyAddress, match=rf"runs on {socket.gethostname()} .* is 198\.51\.100\.1, which is not"):
-        listen(Endpoint("other", ("198.51.100.1",), (29500,), "MASTER_ADDR"), 29500)
-
-
-def test_file_descriptors_are_counted_before_they_run_out() -> None:
-    check_file_descriptors(2)
-    with pytest.raises(TooFewFileDescriptors, match="ulimit -n"):
-        check_file_descriptors(10**9)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_a_store_is_found_and_serves(address: str) -> None:
-    listener = bind((address, 0))
-    target = listener.getsockname()[:2]
+@pytest.mark.parametrize(("bound", "address"), [("127.0.0.1",) * 2, ("::1",) * 2, (EVERY, "127.0.0.1"), (EVERY, "::1")])
+def test_a_store_is_found_and_serves(bound: str, address: str) -> None:
+    listener = bind((bound, 0))
+    target = (address, listener.getsockname()[1])
     assert not answers(target, 0.2)
-    store = serve(listener, 10).result()
+    store = serve(listener, target, 10).result()
     assert answers(target, 2.0)
     ledger = Ledger(target, "t/")
     ledger.perform(Append("log", "a"))
@@ -62,7 +43,7 @@ def test_a_store_is_found_and_serves(address: str) -> None:
 def test_a_store_that_goes_is_told() -> None:
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
-    store = [serve(listener, 10).result()]
+    store = [serve(listener, target, 10).result()]
     ledger = Ledger(target, "t/")
     store.clear()
     with pytest.raises(StoreLost):

@@ -21,8 +21,8 @@ from typing import Any
 
 import attrs
 
+from colossalai_env.addresses import OWN_NAME, addresses
 from colossalai_env.colossal import add_rank_options
-from colossalai_env.endpoint import addresses
 from colossalai_env.errors import ColossalaiEnvError, listed, where
 from colossalai_env.init import init_from_env
 from colossalai_env.job import Job
@@ -157,7 +157,7 @@ def _members(job: Job) -> tuple[Member, ...]:
     module: Any = torch.get_device_module(job.device)
     host, named = socket.gethostname(), tuple[str, ...]()
     with suppress(OSError):
-        named = addresses(host)
+        named = addresses(host, OWN_NAME)
     mine = Member(
         rank=job.rank,
         host=host,

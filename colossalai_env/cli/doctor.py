@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 import attrs
 
-from colossalai_env.endpoint import addresses, interfaces, is_loopback, reachable
+from colossalai_env.addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
+from colossalai_env.listener import largest_world
 from colossalai_env.registry import disabled, installed, resolvers
 from colossalai_env.resolution import LOWEST_PORT, PORT_LIMIT
-from colossalai_env.scout import bind, largest_world
 from colossalai_env.store import Task, start
 
 from .output import show_json, show_table
@@ -155,8 +155,8 @@ def _plugins(environ: Environ) -> Iterator[Finding]:
 
 def _names() -> Iterator[Finding]:
     name = socket.gethostname()
-    task, took = _looked_up(lambda: addresses(name))
-    own = reachable([address for address in task.value or () if _is_here(address)])
+    task, took = _looked_up(lambda: addresses(name, 2 * PATIENCE))
+    own = reachable([address for address in task.value or () if is_own(address)])
     yield _own_name(name, task, took, own)
     asked, took = _looked_up(lambda: socket.getfqdn(own))
     if not asked.done.is_set() or took >= SLOW:
@@ -189,7 +189,7 @@ def _own_name(name: str, task: Task[tuple[str, ...]], took: float, own: str) -> 
         return Finding(WRONG, topic, absent, f"{entry}, or export MASTER_ADDR={own}")
     found = task.result()
     listed = ", ".join(found)
-    if not any(map(_is_here, found)):
+    if not any(map(is_own, found)):
         return Finding(WRONG, topic, f"{name} is {listed}, which is another host's address", f"mend it: {entry}")
     if all(map(is_loopback, found)) and not is_loopback(own):
         device = next(device for device, address in interfaces() if address == own)
@@ -198,14 +198,6 @@ def _own_name(name: str, task: Task[tuple[str, ...]], took: float, own: str) -> 
     if took >= SLOW:
         return Finding(NOTE, topic, f"{name} is {listed}, and {_delay(task, took)} to look up", entry)
     return Finding(OK, topic, f"{name} is {listed}")
-
-
-def _is_here(address: str) -> bool:
-    try:
-        bind((address, 0)).close()
-    except OSError:
-        return False
-    return True
 
 
 def _variables(environ: Environ) -> Iterator[Finding]:
@@ -226,10 +218,7 @@ def _variables(environ: Environ) -> Iterator[Finding]:
 
 def _interfaces() -> tuple[str, ...]:
     """Return the interfaces that have an address, of IPv4 or IPv6."""
-    found = [name for name, _ in interfaces()]
-    with suppress(OSError), open("/proc/net/if_inet6", encoding="ascii") as file:  # absent where IPv6 is
-        found += [line.split()[-1] for line in file]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(name for name, _ in (*interfaces(), *interfaces6())))
 
 
 def interface(variable: str, value: str, usable: Sequence[str]) -> Finding:

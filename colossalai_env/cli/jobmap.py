@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from colossalai_env.endpoint import is_loopback
+from colossalai_env.addresses import is_loopback
 from colossalai_env.errors import listed
 from colossalai_env.reply import ranges
 

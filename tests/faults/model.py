@@ -59,6 +59,8 @@ class Rank:
     """How many files it may open, where that is limited."""
     cold: bool = False
     """Whether it is a fresh interpreter, which imports torch inside init."""
+    import_delay: float = 0.0
+    """Seconds that a fresh interpreter's import of torch takes longer."""
 
 
 @attrs.frozen(kw_only=True)

@@ -171,7 +171,7 @@ class Stage:
                 "environment": environment(process, self.place, self.library),
                 "keywords": keywords(process, self.place),
                 **{name: getattr(process, name) for name in ("timeout", "steps", "job", "torch_version")},
-                **{name: getattr(process, name) for name in ("handler", "files", "cold")},
+                **{name: getattr(process, name) for name in ("handler", "files", "cold", "import_delay")},
             }
             child = self.zygote.start("rank", task, log)
         else:

@@ -46,6 +46,20 @@ class Task:
     handler: bool = False
     files: int | None = None
     cold: bool = False
+    import_delay: float = 0.0
+
+
+@attrs.frozen
+class Delay:
+    """Finds no module, and takes its time for torch."""
+
+    seconds: float
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Wait where torch is asked for; the next finder finds it."""
+        del path, target
+        if name == "torch":
+            time.sleep(self.seconds)
 
 
 def main(task: Mapping[str, Any], events: int) -> None:
@@ -56,6 +70,8 @@ def main(task: Mapping[str, Any], events: int) -> None:
         again = json.dumps({**task, "cold": False})
         command = [sys.executable, "-m", "tests.faults.worker", str(events), again]
         os.execve(sys.executable, command, {"PYTHONPATH": os.environ["PYTHONPATH"], **work.environment})
+    if work.import_delay:
+        sys.meta_path.insert(0, Delay(work.import_delay))
     os.environ.clear()
     os.environ.update(work.environment)
     say = speaker(events)

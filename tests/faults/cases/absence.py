@@ -1,11 +1,12 @@
 """Ranks that do not come, come late, or look for rank 0 where it is not."""
 
+from colossalai_env.addresses import own_address
 from tests.faults.model import AGENT, At, Fault, Foreign, Look, Rank, T, entered, fine, listening, told, world
 
 SOON = T + 1
 """Within which a missing rank is named, counted from each rank's own call."""
 
-NO_NAME, ELSEWHERE = "nowhere.invalid", "127.0.0.2"
+NO_NAME, ELSEWHERE = "nowhere.invalid", own_address()
 
 FAULTS = (
     Fault(
@@ -110,11 +111,44 @@ FAULTS = (
     Fault(
         name="host of nobody",
         promises=(3, 2),
-        story=f"rank 1 of 3 is told {ELSEWHERE}, where nobody listens; ranks 0 and 2 are told 127.0.0.1",
-        processes=(*world(3, only="0 2"), Rank(name="1", rank=1, size=3, host=ELSEWHERE)),
+        story=f"torchrun's ranks are on one node; rank 1 of 3 is told {ELSEWHERE}, the others 127.0.0.1",
+        processes=(
+            *world(3, only="0 2", dialect="torchrun"),
+            Rank(name="1", rank=1, size=3, host=ELSEWHERE, dialect="torchrun"),
+        ),
         says=(
             told("0 2", "1", "of 3", within=SOON),
             told("1", f"{ELSEWHERE}:<port>", "ECONNREFUSED", "MASTER_ADDR", within=SOON),
+        ),
+    ),
+    Fault(
+        name="another name of loopback",
+        promises=(12,),
+        story="rank 0 of 4 is told 127.0.0.1, the others localhost, ::1 and 127.0.0.2",
+        processes=tuple(
+            Rank(name=str(rank), rank=rank, size=4, host=host)
+            for rank, host in enumerate(("127.0.0.1", "localhost", "::1", "127.0.0.2"))
+        ),
+        says=(fine("0 1 2 3"),),
+    ),
+    Fault(
+        name="import outlasts the timeout on rank 1",
+        promises=(2, 1),
+        story="rank 1 of 3 takes 20 s to import torch, and the timeout is 4 s",
+        processes=(*world(3, only="0 2"), Rank(name="1", rank=1, size=3, cold=True, import_delay=20.0)),
+        says=(
+            told("0 2", "rank 1|1", "of 3|failed", "importing torch|not imported", "<here>", within=SOON),
+            told("1", "torch was not imported within 4.0 s", "<here>", "timeout=", within=SOON),
+        ),
+    ),
+    Fault(
+        name="import outlasts the timeout on rank 0",
+        promises=(3, 1),
+        story="rank 0 of 3 takes 20 s to import torch, and the timeout is 4 s",
+        processes=(*world(3, only="1 2", after=listening("0", 0.2)), *world(3, only="0", cold=True, import_delay=20.0)),
+        says=(
+            told("1 2", "rank 0", "torch", "<here>", within=SOON),
+            told("0", "torch was not imported within 4.0 s", "<here>", within=SOON),
         ),
     ),
     Fault(

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from colossalai_env.addresses import own_address
+from colossalai_env.endpoint import Endpoint
+from colossalai_env.listener import listening_address
 from tests.faults.model import (
     AGENT,
     HOLD,
@@ -43,15 +46,19 @@ def _disturbed(name: str, story: str, by: str, over: At) -> Fault:
     )
 
 
-def _address(host: str, address: str) -> Fault:
+EVERYWHERE = listening_address(Endpoint("localhost", ("127.0.0.1",), (1,), ""))
+"""How a socket is shown that listens at all interfaces of this machine."""
+
+
+def _address(host: str, address: str, dialect: str = "env") -> Fault:
     """Return the fault of a socket that listens where it should not; rank 1 comes late, so that one can look."""
     return Fault(
-        name=f"where rank 0 listens, as {host}",
+        name=f"where rank 0 listens, as {host}" + (f" under {dialect}" if dialect != "env" else ""),
         promises=(16,),
         story=f"rank 1 comes 0.6 s late, and MASTER_ADDR is {host}",
         processes=(
-            *world(2, only="0", host=host, steps=HOLD),
-            Rank(name="1", rank=1, size=2, host=host, steps=HOLD, after=listening("0", 0.6)),
+            *world(2, only="0", host=host, dialect=dialect, steps=HOLD),
+            Rank(name="1", rank=1, size=2, host=host, dialect=dialect, steps=HOLD, after=listening("0", 0.6)),
         ),
         looks=(
             Look(at=listening("0"), addresses=(address,), owner="0"),
@@ -243,10 +250,13 @@ FAULTS = (
         ),
         says=(fine("0 1"),),
     ),
-    _address("127.0.0.1", "127.0.0.1"),
-    _address("127.0.0.3", "127.0.0.3"),
-    _address("localhost", "127.0.0.1"),
-    _address("::1", "::1"),
+    _address("127.0.0.1", EVERYWHERE),
+    _address("127.0.0.3", EVERYWHERE),
+    _address("localhost", EVERYWHERE),
+    _address("::1", EVERYWHERE),
+    _address(own_address(), own_address()),
+    _address("127.0.0.1", "127.0.0.1", "torchrun"),
+    _address("::1", "::1", "torchrun"),
     Fault(
         name="where rank 0 of a Slurm step listens",
         promises=(16,),
@@ -270,8 +280,8 @@ FAULTS = (
             Rank(name="1", rank=1, size=2, timeout=15.0, steps=HOLD),
         ),
         looks=(
-            Look(at=listening("0"), addresses=("127.0.0.1",), owner="0"),
-            Look(at=At("summed", "0", 0.1), addresses=("127.0.0.1",), owner="0"),
+            Look(at=listening("0"), addresses=(EVERYWHERE,), owner="0"),
+            Look(at=At("summed", "0", 0.1), addresses=(EVERYWHERE,), owner="0"),
         ),
         acts=(Act(At("summed", "0", 0.3), "go", "0"), Act(At("summed", "0", 0.3), "go", "1")),
         says=(fine("0 1"),),

@@ -203,6 +203,19 @@ FAULTS = (
         ),
     ),
     Fault(
+        name="too few files for rank 0, which comes last",
+        promises=(6, 1),
+        story="rank 0 of 20 may open 60 files, and comes 2 s after ranks that wait for it",
+        processes=(
+            *world(20, only="1 2", timeout=12.0),
+            Rank(name="0", rank=0, size=20, files=60, timeout=12.0, after=entered("2", 2.0)),
+        ),
+        says=(
+            told("0", "60", "file descriptors", "ulimit", within=ALONE),
+            told("1 2", "60", "file descriptors", "rank 0", within=1.0, since=entered("0")),
+        ),
+    ),
+    Fault(
         name="malformed MASTER_PORT",
         promises=(6, 2),
         story="MASTER_PORT of rank 1 is no port, so that it can reach nobody",

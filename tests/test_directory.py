@@ -1,0 +1,83 @@
+"""The directory: ranks that cannot know rank 0's host learn it from a process that all can name."""
+
+import socket
+import time
+
+import pytest
+
+from colossalai_env.addresses import Target
+from colossalai_env.directory import Announcement, Directory
+from colossalai_env.listener import bind
+from colossalai_env.scout import Scout
+from colossalai_env.store import serve
+
+
+@pytest.fixture
+def target() -> Target:
+    with bind(("127.0.0.1", 0)) as listener:
+        address, port = listener.getsockname()
+        return str(address), int(port)
+
+
+def found(scout: Scout, seconds: float = 10) -> Target | None:
+    try:
+        return scout.find(time.monotonic() + seconds)
+    finally:
+        scout.close()
+
+
+@pytest.mark.parametrize("first", ["rank 0", "directory", "member"])
+def test_a_rank_finds_rank_0_through_the_directory_whoever_comes_first(first: str, target: Target) -> None:
+    with bind(("::", 0)) as listener:
+        port = listener.getsockname()[1]
+        scout = Scout([target], job="7.0", directory=True)
+        announcement = Announcement([target], "7.0", port) if first == "rank 0" else None
+        if first == "member":
+            assert scout.find(time.monotonic() + 0.1) is None
+        directory = Directory(bind(target), "7.0")
+        if first == "directory":
+            assert scout.find(time.monotonic() + 0.1) is None
+        announcement = announcement or Announcement([target], "7.0", port)
+        address = announcement.address(10)
+        assert address is not None
+        store = serve(listener, ("127.0.0.1", port), 10).result()
+        assert found(scout) == (address, port)
+        assert scout.stores() == [(address, port)]
+        directory.close()
+        announcement.close()
+        del store
+
+
+def test_another_jobs_rank_0_is_not_told_to_anybody(target: Target) -> None:
+    directory = Directory(bind(target), "7.0")
+    stranger = Announcement([target], "8.0", 5)
+    assert stranger.address(0.3) is None
+    scout = Scout([target], job="7.0", directory=True)
+    assert found(scout, 0.3) is None
+    assert scout.stores() == []
+    stranger.close()
+    directory.close()
+
+
+def test_another_jobs_directory_is_named(target: Target) -> None:
+    directory = Directory(bind(target), "8.0")
+    announcement = Announcement([target], "8.0", 5)
+    assert announcement.address(10)
+    scout = Scout([target], job="7.0", directory=True)
+    assert found(scout, 0.3) is None
+    assert "belongs to another job, '8.0'" in scout.story()
+    directory.close()
+
+
+def test_noise_at_the_directory_disturbs_nobody_and_its_end_closes_all(target: Target) -> None:
+    directory = Directory(bind(target), "7.0")
+    silent = socket.create_connection(target)
+    for noise in (b"", b"\0", b"colossalai_env: 7.0\nnothing\n", b"colossalai_env: \xff"):
+        with socket.create_connection(target) as one:
+            one.sendall(noise)
+    announcement = Announcement([target], "7.0", 5)
+    assert announcement.address(10)
+    directory.close()
+    silent.settimeout(5)
+    assert silent.recv(1) == b""
+    silent.close()
