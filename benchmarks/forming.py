@@ -16,7 +16,7 @@ import attrs
 from benchmarks.drawing import curves
 from benchmarks.measure import Figure, Finding, Picture, ratio, turns
 from benchmarks.site import PEERS
-from colossalai_env.scout import bind
+from colossalai_env.listener import bind
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,7 +17,7 @@ from benchmarks.drawing import curves
 from benchmarks.measure import Figure, Finding, Picture
 from colossalai_env.reply import Reply
 from colossalai_env.rollcall import Add, Append, Await, Post, Protocol, Read, Request, Watch, leader, member
-from colossalai_env.scout import bind
+from colossalai_env.listener import bind
 from colossalai_env.store import Ledger, serve
 from colossalai_env.wire import ADD, APPEND, GET, MULTI_SET, VALIDATE, WAIT, _key, _keys, _packed
 
@@ -214,7 +214,7 @@ def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
-    store = serve(listener, 300).result()
+    store = serve(listener, listener.getsockname()[:2], 300).result()
     ledger = Ledger(target, "")
     fork = multiprocessing.get_context("spawn")
     gate, results = fork.Barrier(processes + 1), fork.Queue()
