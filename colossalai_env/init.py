@@ -236,7 +236,8 @@ def _filled(spec: DistSpec, place: Place | None, rank0: Target) -> DistSpec:
     """Fill in what the launcher left unknown."""
     found: dict[str, Any] = {} if place is None else attrs.asdict(place)
     found["host"], found["port"] = rank0
-    unknown = {name: value for name, value in found.items() if getattr(spec, name) is None}
+    miscounted = "num_nodes" if found.get("num_nodes") != spec.num_nodes else ""
+    unknown = {name: value for name, value in found.items() if getattr(spec, name) is None or name == miscounted}
     sources = {name: DIRECTORY if name == "host" else "roll call" for name in unknown}
     return attrs.evolve(spec, **{**unknown, "port": rank0[1]}, sources={**spec.sources, **sources})
 

@@ -185,19 +185,25 @@ class Place:
 
 
 def places(replies: Sequence[Reply]) -> dict[int, Place]:
-    """Give every rank its numbers: as its launcher says, or else by host and order of rank."""
-    nodes: dict[tuple[str, str], list[Reply]] = {}
+    """Give every rank its numbers: as its launcher says, or else by node and order of rank.
+
+    A launcher's nodes may be on one host, such as two containers, or agents that are tried on a laptop: where it says
+    which node a rank is on, that counts, and not the host. Where it says only how many nodes there are, and there
+    cannot be that many, the hosts are counted.
+    """
+    nodes: dict[object, list[Reply]] = {}
     for reply in sorted(replies, key=lambda reply: reply.rank):
-        nodes.setdefault(reply.node, []).append(reply)
-    sizes = {node: max(len(here), *((reply.local_rank or 0) + 1 for reply in here)) for node, here in nodes.items()}
+        nodes.setdefault(reply.node if reply.node_rank is None else reply.node_rank, []).append(reply)
+    sizes = [max(len(here), *((reply.local_rank or 0) + 1 for reply in here)) for here in nodes.values()]
+    most = len(replies) - max(sizes, default=0) + 1
     return {
         reply.rank: Place(
             local_rank=_said(reply.local_rank, position),
-            local_world_size=_said(reply.local_world_size, sizes[reply.node]),
+            local_world_size=_said(reply.local_world_size, size),
             node_rank=_said(reply.node_rank, index),
-            num_nodes=_said(reply.num_nodes, len(nodes)),
+            num_nodes=reply.num_nodes if reply.num_nodes and len(nodes) <= reply.num_nodes <= most else len(nodes),
         )
-        for index, node in enumerate(nodes.values())
+        for index, (node, size) in enumerate(zip(nodes.values(), sizes, strict=True))
         for position, reply in enumerate(node)
     }
 

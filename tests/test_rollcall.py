@@ -106,6 +106,16 @@ def test_unsaid_numbers_come_from_hosts_and_said_ones_stay() -> None:
     assert found[3] == Place(local_rank=5, local_world_size=6, node_rank=1, num_nodes=2)
 
 
+def test_nodes_that_a_launcher_counts_on_one_host_are_taken_as_it_says_or_else_the_hosts_are_counted() -> None:
+    """Two containers of one name, or a node-level launcher that is tried on a laptop."""
+    found = places([reply(rank, 2, node_rank=rank, num_nodes=2) for rank in (0, 1)])
+    assert [found[rank] for rank in (0, 1)] == [Place(0, 1, rank, 2) for rank in (0, 1)]
+    counted = places([reply(rank, 2, num_nodes=2) for rank in (0, 1)])
+    assert counted[1] == Place(local_rank=1, local_world_size=2, node_rank=0, num_nodes=1)
+    wider = places([reply(rank, num_nodes=1) for rank in range(4)])
+    assert wider[3] == Place(local_rank=1, local_world_size=2, node_rank=1, num_nodes=2)
+
+
 def test_ranks_alone_on_nodes_of_many_accelerators_are_refused() -> None:
     assert isinstance(node_level([reply(0, visible=8), reply(2, visible=8)]), NodeLevelRanks)
     assert node_level([reply(0, visible=8, local_rank=0), reply(2, visible=8, local_rank=0)]) is None
