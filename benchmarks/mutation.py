@@ -19,7 +19,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from colossalai_env import Environ, Layer, Resolver, registry
-from colossalai_env.resolver import READERS, Derived, Row, Var, derive, text
+from colossalai_env.rows import READERS, Derived, Row, Var, derive, text
 from colossalai_env.testing import Capture, ResolverContract, captures, replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -64,9 +64,8 @@ from .resolver import (
     Way,
     all_of,
     any_of,
-    derive,
-    var,
 )
+from .rows import derive, var
 from .spec import DistSpec, host_name, port_number, size, whole_number
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from .arguments import arguments
 from .config import ConfigLike
 from .environ import Environ
 from .errors import IncompleteArguments, InvalidConfig, ResolverDoesNotMatch, WrongLauncher, ends_at_caller
 from .init import init_from_env
 from .job import Job
-from .resolution import arguments, examine
-from .resolver import READERS
+from .resolution import examine
+from .rows import READERS
 from .spec import DistSpec
 
 log = logging.getLogger("colossalai_env")

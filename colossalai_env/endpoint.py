@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 import attrs
 
 from .addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, addresses, is_loopback
+from .derived import derived_port, on_loopback, with_port
 from .environ import Environ
 from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost
 from .registry import resolvers
-from .resolution import derived_port, on_loopback, with_port
-from .resolver import Directory, Located, Way
+from .resolver import Directory, Located, Resolver, Way
 from .spec import DistSpec
 
 LOCATE = "COLOSSALAI_ENV_LOCATE"
@@ -81,7 +81,7 @@ def locate(
     missing = tuple(name for name in ("host", "port") if getattr(spec, name) is None)
     if spec.host is None or spec.port is None:
         raise UnknownEndpoint(spec.resolver, missing, tuple(asked), spec.rank)
-    endpoint = _endpoint(spec, until)
+    endpoint = _endpoint(spec, environ, until)
     if place is None or (place.serves and spec.rank == 0):
         return spec, endpoint
     return attrs.evolve(spec, host=None), attrs.evolve(endpoint, directory=place)
@@ -139,17 +139,24 @@ def _with(spec: DistSpec, located: Located) -> DistSpec:
     return attrs.evolve(spec, **changes, sources=sources)
 
 
-def _endpoint(spec: DistSpec, until: float) -> Endpoint:
+def _endpoint(spec: DistSpec, environ: Environ, until: float) -> Endpoint:
     host, port = str(spec.host), int(spec.port or 0)
     sources = [spec.sources.get(name, name) for name in ("host", "port")]
     try:
         found = addresses(host, until - time.monotonic())
     except OSError as error:
-        raise UnresolvableHost(host, sources[0], error.strerror or str(error), spec.rank) from None
+        raise _unresolvable(spec, environ, error.strerror or str(error)) from None
     if {EVERY, EVERY4} & set(found):
-        raise UnresolvableHost(host, sources[0], "it stands for every interface, where nobody can be met", spec.rank)
+        raise _unresolvable(spec, environ, "it stands for every interface, where nobody can be met")
     derived = sources[1].startswith("rule:") and spec.job_id is not None
     ports = tuple(derived_port(str(spec.job_id), attempt) for attempt in range(ATTEMPTS)) if derived else (port,)
     if all(map(is_loopback, found)):  # of whichever family: it leads to this host
         found = tuple(dict.fromkeys((*found, LOOPBACK, LOOPBACK6)))
     return Endpoint(host, found, ports, " and ".join(sources), spec.one_node)
+
+
+def _unresolvable(spec: DistSpec, environ: Environ, problem: str) -> UnresolvableHost:
+    """Return the error, with what the launcher of this spec is told in place of MASTER_ADDR."""
+    mine = (item.resolver for item in resolvers(environ) if item.resolver.name == spec.resolver)
+    advice = next((resolver.host_advice(environ) for resolver in mine if isinstance(resolver, Resolver)), None)
+    return UnresolvableHost(str(spec.host), spec.sources.get("host", "host"), problem, spec.rank, advice)

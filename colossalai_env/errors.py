@@ -142,7 +142,7 @@ class PartialEnvironment(ColossalaiEnvError):
 
 
 class NotAWorld(ColossalaiEnvError):
-    """A place where several processes were asked for but only one runs: waiting for the others is waiting for ever."""
+    """A place where this process is neither alone nor a known rank: to wait for others, or to go on, would be wrong."""
 
     resolver: str
     place: str
@@ -155,14 +155,13 @@ class NotAWorld(ColossalaiEnvError):
 
 
 class ConflictingResolvers(ColossalaiEnvError):
-    """Two launchers of one layer claim this process and disagree on who it is."""
+    """Two launchers, or a launcher and the arguments, say who this process is, and both cannot be right."""
 
-    claims: tuple[tuple[str, int, int], ...]
+    claims: tuple[str, ...]
+    remedy: str
 
     def __str__(self) -> str:
-        claims = ", ".join(f"{name} says rank {rank} of {size}" for name, rank, size in self.claims)
-        choice = " or ".join(name for name, _, _ in self.claims)
-        return f"{claims}: choose with COLOSSALAI_ENV_RESOLVER={choice}, or remove the variables of the other."
+        return f"{', '.join(self.claims)}: {self.remedy}."
 
 
 class UnknownResolver(ColossalaiEnvError):
@@ -281,11 +280,12 @@ class UnresolvableHost(ColossalaiEnvError):
     source: str
     problem: str
     rank: int | None = None
+    advice: str | None = None
 
     def __str__(self) -> str:
         return (
             f"host {self.host!r}, from {self.source}, has no address here{where(self.rank)}: {self.problem}. "
-            "Give rank 0's IP address instead: export MASTER_ADDR=ADDRESS on every rank."
+            f"Give rank 0's IP address instead: {self.advice or 'export MASTER_ADDR=ADDRESS on every rank'}."
         )
 
 
@@ -413,8 +413,9 @@ class Surplus(ColossalaiEnvError):
     def __str__(self) -> str:
         return (
             f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process, "
-            f"{self.here}, is one too many: start as many processes as the world size says, and unset "
-            "RANK, WORLD_SIZE and MASTER_PORT in processes that are started by a rank."
+            f"{self.here}, is one too many, or of another job: start as many processes as the world size says, unset "
+            "RANK, WORLD_SIZE and MASTER_PORT in processes that are started by a rank, and give another job another "
+            "port (MASTER_PORT)."
         )
 
 

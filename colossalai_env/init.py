@@ -11,6 +11,8 @@ import attrs
 
 from . import device as devices
 from .addresses import Target
+from .arguments import Given, arguments
+from .combination import MASTER
 from .config import ConfigLike, load_config
 from .endpoint import DIRECTORY, Endpoint, locate
 from .environ import Environ
@@ -22,9 +24,10 @@ from .job import Job, refuse_second, reply_of, run
 from .listener import check_file_descriptors
 from .meeting import Meeting
 from .reply import Place, Reply
-from .resolution import MASTER, Given, Resolution, arguments, examine
-from .resolver import READERS, Resolver, ResolverProtocol
+from .resolution import Resolution, examine
+from .resolver import Resolver, ResolverProtocol
 from .rollcall import Watch
+from .rows import READERS
 from .spec import LARGEST, DistSpec
 from .store import importing_torch
 
@@ -70,6 +73,9 @@ def init_from_env(
     )
     resolution = examine(environ, given, resolver)
     outcome = resolution.outcome
+    if isinstance(outcome, DistSpec):
+        for warning in resolution.warnings if outcome.rank == 0 else ():
+            log.warning("%s", warning)
     if isinstance(outcome, DistSpec) and outcome.world_size == 1:
         job = _alone(outcome, device, {} if config is None else config)
     else:
@@ -102,6 +108,8 @@ def _locate(
 
 def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec | None:
     """Put together what can be read in spite of an error, to tell the other ranks; None where they cannot be met."""
+    if resolution.refused is not None:
+        return resolution.refused
     deciding = resolution.deciding
     said: dict[str, Any] = {}
     if deciding is not None and isinstance(deciding.resolver, Resolver):

@@ -5,9 +5,11 @@ from typing import Any
 
 import attrs
 
+from .arguments import arguments
+from .candidates import Candidate
 from .environ import Environ
 from .errors import ColossalaiEnvError
-from .resolution import Candidate, Resolution, arguments, examine
+from .resolution import Resolution, examine
 from .resolver import Claim, NotMine, ResolverProtocol
 from .spec import FIELDS, DistSpec
 
@@ -22,6 +24,7 @@ class Explanation:
         """Return the report: one line a resolver, then one line a field, or the error."""
         lines = ["Resolvers asked, innermost first:"]
         lines += [f"  {self._verdict(candidate)}" for candidate in self.resolution.candidates]
+        lines += [f"Warning: {warning}" for warning in self.resolution.warnings]
         outcome = self.resolution.outcome
         if isinstance(outcome, ColossalaiEnvError):
             return "\n".join([*lines, f"{type(outcome).__name__}: {outcome}"])
@@ -33,7 +36,10 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values that JSON can carry."""
         outcome = self.resolution.outcome
-        report: dict[str, Any] = {"resolvers": [self._candidate(item) for item in self.resolution.candidates]}
+        report: dict[str, Any] = {
+            "resolvers": [self._candidate(item) for item in self.resolution.candidates],
+            "warnings": list(self.resolution.warnings),
+        }
         if isinstance(outcome, ColossalaiEnvError):
             report["error"] = {"type": type(outcome).__name__, "message": str(outcome)}
         else:

@@ -1,124 +1,27 @@
 """resolve(): one candidate per resolver, then one DistSpec or one error; pure."""
 
-import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
+from .arguments import Given, arguments, parsed
+from .candidates import Candidate, ask_all, chosen
+from .combination import IDENTITY, MASTER, MEETING, Winner, combine, without_defaults
 from .environ import Environ
 from .errors import (
-    BrokenPlugin,
     ColossalaiEnvError,
     ConflictingResolvers,
-    ContradictoryVariables,
     IncompleteArguments,
-    InvalidSpec,
-    MalformedVariable,
     PartialEnvironment,
-    ResolverDoesNotMatch,
-    UnknownResolver,
     ends_at_caller,
 )
-from .registry import Plugin, resolvers
-from .resolver import READERS, Answer, Claim, Layer, NotMine, ResolverProtocol, Unusable, text
-from .spec import FIELDS, DistSpec
+from .resolver import Claim, Layer, NotMine, Resolver, ResolverProtocol, Unusable
+from .rows import READERS, Var
+from .spec import DistSpec
 
-SELECT = "COLOSSALAI_ENV_RESOLVER"
-"""Names the one resolver to ask."""
-
-JOB_ID = "COLOSSALAI_ENV_JOB_ID"
-"""A token for launches that have none of their own, such as ranks that are started by hand."""
-
-ARGUMENTS = ("rank", "world_size", "local_rank", "host", "port", "backend")
-"""The fields that callers can give, by keyword or in a parsed namespace."""
-
-MASTER = {"host": "MASTER_ADDR", "port": "MASTER_PORT"}
-"""The variables that scripts set on purpose: they override what a launcher's own variables lead to."""
-
-LOWEST_PORT, PORT_LIMIT = 10000, 32768
-"""Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit."""
-
-
-def derived_port(job_id: str, attempt: int = 0) -> int:
-    """Return a port that every rank of a launch derives alike, and two launches rarely share."""
-    return LOWEST_PORT + (zlib.crc32(job_id.encode()) + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
-
-
-def with_port(spec: DistSpec) -> DistSpec:
-    """Derive the port from the job id, where there is an id and no port."""
-    if spec.port is not None or spec.job_id is None:
-        return spec
-    sources = {**spec.sources, "port": f"rule: from job id ({spec.sources.get('job_id', 'given')})"}
-    return attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
-
-
-def on_loopback(spec: DistSpec) -> DistSpec:
-    """Let the ranks of one node meet on loopback, where nobody else can reach them."""
-    return attrs.evolve(spec, host="127.0.0.1", sources={**spec.sources, "host": "rule: all ranks are on one node"})
-
-
-class SingleProcess:
-    """The resolver of last resort: rank 0 of 1."""
-
-    name = "single-process"
-    layer = Layer.ALONE
-    claim = Claim(
-        DistSpec(
-            rank=0,
-            world_size=1,
-            local_rank=0,
-            local_world_size=1,
-            node_rank=0,
-            num_nodes=1,
-            resolver=name,
-            sources=dict.fromkeys(
-                ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes"),
-                "rule: a process alone",
-            ),
-        )
-    )
-
-    def resolve(self, environ: Environ) -> Answer:
-        """Claim whatever nobody else claims."""
-        del environ
-        return self.claim
-
-    def emulate(self, spec: DistSpec) -> Environ:
-        """Return the environment of a process that nobody launched."""
-        del spec
-        return Environ()
-
-
-class Candidate(NamedTuple):
-    """One resolver that was asked, and its answer."""
-
-    resolver: ResolverProtocol
-    owner: Plugin | str
-    """The plugin that brought it, or words where none did."""
-    answer: Answer
-
-    @property
-    def origin(self) -> str:
-        """The distribution that it came with."""
-        return self.owner if isinstance(self.owner, str) else self.owner.distribution
-
-    @property
-    def name(self) -> str:
-        """The resolver's name."""
-        return self.resolver.name
-
-    @property
-    def layer(self) -> Layer:
-        """The resolver's layer."""
-        return self.resolver.layer
-
-
-class Given(NamedTuple):
-    """A value that the caller gave, and where."""
-
-    value: Any
-    source: str
+if TYPE_CHECKING:
+    from .nesting import Claimed
 
 
 class Resolution(NamedTuple):
@@ -126,6 +29,12 @@ class Resolution(NamedTuple):
 
     candidates: tuple[Candidate, ...]
     outcome: DistSpec | ColossalaiEnvError
+    warnings: tuple[str, ...] = ()
+    """What may be meant otherwise; rank 0 logs it."""
+    refused: DistSpec | None = None
+    """Who this process is by the launcher that contradicts its variables: as that one it tells the other ranks."""
+    chosen: bool = False
+    """Whether one resolver alone was asked for."""
 
     @property
     def deciding(self) -> Candidate | None:
@@ -162,8 +71,8 @@ def resolve(
     """Say who this process is in its job.
 
     `env` and `argv` default to this process's; when either is given, nothing else is read. `args`
-    is a parsed namespace whose fields, where not None, override what is found; the other keywords
-    override those too. `resolver` asks one resolver alone, by name or as an object.
+    is a parsed namespace whose fields, where they are given, override what is found; the other keywords
+    override those too. None and -1 mean "not given". `resolver` asks one resolver alone, by name or as an object.
 
     Raises a `ColossalaiEnvError` that names the variable, the value, what was expected and what to do.
     """
@@ -172,25 +81,6 @@ def resolve(
         args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
     )
     return examine(environ, given, resolver).spec()
-
-
-def arguments(args: object = None, **keywords: Any) -> dict[str, Given]:  # noqa: ANN401 - fields of several types
-    """Collect what the caller gave: keywords first, then the namespace `args`."""
-    given = {name: Given(value, f"argument {name}") for name, value in keywords.items() if value is not None}
-    for name in ARGUMENTS:
-        value = getattr(args, name, None)
-        if name not in given and value is not None:
-            given[name] = Given(_parsed(name, value), f"args.{name}")
-    return given
-
-
-def _parsed(name: str, value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return READERS.get(name, text)(value)
-    except ValueError as expected:
-        raise MalformedVariable("arguments", f"--{name}", value, str(expected)) from None
 
 
 def examine(
@@ -203,10 +93,12 @@ def examine(
     candidates: tuple[Candidate, ...] = ()
     environ = _as_seen(environ, given)
     try:
-        candidates = _ask_all(environ, among)
-        chosen = _choose(candidates, environ, resolver)
-        candidates = candidates if chosen[0] in candidates else (*chosen, *candidates)
-        return Resolution(candidates, _decide(chosen, environ, given))
+        candidates = ask_all(environ, among)
+        choice = chosen(candidates, environ, resolver)
+        if choice is None:
+            return _decide(candidates, environ, given)
+        candidates = candidates if choice in candidates else (choice, *candidates)
+        return Resolution(candidates, combine(_winner((choice,), given), environ, given), chosen=True)
     except ColossalaiEnvError as error:
         return Resolution(candidates, error)
 
@@ -229,168 +121,175 @@ def _reads(field: str, value: str | None) -> bool:
     return True
 
 
-def _ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tuple[Candidate, ...]:
-    if among is not None:
-        asked = [_ask(resolver, CALLER, environ) for resolver in among]
-    else:
-        asked = [_ask(resolver, plugin, environ) for resolver, plugin in resolvers(environ)]
-    return (*asked, ALONE)
-
-
-ALONE = Candidate(SingleProcess(), "built in", SingleProcess.claim)
-"""Whatever nobody else claims is a process alone."""
-
-CALLER = "the caller"
-"""Who brought a resolver that is no plugin's."""
-
-
-def _ask(resolver: ResolverProtocol, owner: Plugin | str, environ: Environ) -> Candidate:
-    try:
-        answer = cast("object", resolver.resolve(environ))  # whatever a plugin answers
-    except ColossalaiEnvError as error:
-        answer = Unusable(error)
-    except Exception as error:
-        raise _broken(resolver, owner, f"failed: {type(error).__name__}: {error}") from error
-    if not isinstance(answer, (Claim, NotMine, Unusable)):
-        raise _broken(resolver, owner, f"answered {answer!r}, expected a Claim, NotMine or Unusable")
-    return Candidate(resolver, owner, answer)
-
-
-def _broken(resolver: ResolverProtocol, owner: Plugin | str, what: str) -> BrokenPlugin:
-    if isinstance(owner, str):
-        return BrokenPlugin(resolver.name, owner, f"its resolver {resolver.name!r} {what}")
-    return owner.broken(f"its resolver {resolver.name!r} {what}")
-
-
-def _choose(
-    candidates: tuple[Candidate, ...], environ: Environ, resolver: str | ResolverProtocol | None
-) -> tuple[Candidate, ...]:
-    """Narrow the candidates to the one that the caller or the environment names."""
-    if resolver is not None and not isinstance(resolver, str):
-        chosen = _ask(resolver, CALLER, environ)
-    else:
-        name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)
-        if name is None:
-            return candidates
-        known = {candidate.name: candidate for candidate in candidates}
-        if name not in known:
-            raise UnknownResolver(origin, name, tuple(known))
-        chosen = known[name]
-    if isinstance(chosen.answer, NotMine):
-        others = tuple(
-            other.name for other in candidates if isinstance(other.answer, Claim) and other.layer is not Layer.ALONE
-        )
-        raise ResolverDoesNotMatch(chosen.name, chosen.answer.reason, others)
-    return (chosen,)
-
-
-def _decide(candidates: Sequence[Candidate], environ: Environ, given: Mapping[str, Given]) -> DistSpec:
-    """Combine the innermost launcher's claim with what was given and with MASTER_ADDR and MASTER_PORT."""
-    identity = {"rank", "world_size"} & given.keys()
-    try:
-        winner = _innermost(candidates)
-    except ColossalaiEnvError:
-        if len(identity) < 2:
-            raise
+def _decide(candidates: tuple[Candidate, ...], environ: Environ, given: Mapping[str, Given]) -> Resolution:
+    """Combine the innermost claim with what was given, and hold it against what stands beside it."""
+    winner = _winner(candidates, given)
+    if winner is not None and winner.layer is Layer.ALONE:
+        return _unclaimed(candidates, winner, environ, given)
+    if winner is not None:
+        given = without_defaults(given, winner.spec, environ)
+        winner = _with_an_id(winner, candidates, environ, given)
+    spec = combine(winner, environ, given)
+    if winner is not None and (winner.spec.rank, winner.spec.world_size) != (spec.rank, spec.world_size):
         winner = None
-    if winner and any(getattr(winner.spec, field) != given[field].value for field in identity):
-        winner = _other_rank(winner, identity)
-    found = winner.spec if winner else None
-    settings = _settings(environ, given, found, from_arguments=winner is None or winner.layer is Layer.ARGUMENTS)
-    if found is not None:
-        settings = {name: item for name, item in settings.items() if not _says(found, name, item)}
-        if not settings:
-            return _completed(found)
-    base: dict[str, Any] = {name: getattr(found, name) for name in FIELDS} if found else {"resolver": "arguments"}
-    sources = dict(found.sources) if found else {}
-    for name, item in settings.items():
-        if base.get(name) != item.value and name in {"host", "port"}:
-            base["agent_store"] = False
-        base[name], sources[name] = item.value, item.source
-    return _completed(_built(base, sources))
+    layer = winner.layer if winner is not None else Layer.ARGUMENTS
+    outer = _around(layer, candidates)
+    traces = [
+        candidate
+        for candidate in candidates
+        if candidate.layer < layer and isinstance(candidate.answer, NotMine) and candidate.answer.found
+    ]
+    if outer is None and not traces:
+        return Resolution(candidates, spec)
+    return _beside(Resolution(candidates, spec), winner, outer, traces, environ)
 
 
-def _says(spec: DistSpec, field: str, item: Given) -> bool:
-    return (getattr(spec, field), spec.sources.get(field)) == (item.value, item.source)
+def _beside(
+    decided: Resolution, winner: Winner | None, outer: Winner | None, traces: Sequence[Candidate], environ: Environ
+) -> Resolution:
+    """Hold the answer against the nearest claim around it, and against what is set of a launcher inside of it."""
+    from .nesting import MEANT, Claimed, held_against, kind_of, verdict
+
+    spec = decided.spec()
+    by_hand = winner is not None and set_by_hand(winner.resolver, environ)
+    layer = winner.layer if winner is not None else Layer.ARGUMENTS
+    inner = Claimed(kind_of(layer, by_hand=by_hand), layer, spec)
+    around = Claimed(kind_of(outer.layer), outer.layer, outer.spec) if outer is not None else None
+    warnings: tuple[str, ...] = ()
+    try:
+        if around is not None and verdict(inner, around) is not MEANT and not _of_a_daemon(environ):
+            warnings = held_against(inner, around)
+        for candidate in traces:
+            warnings += _against_trace(inner, candidate, environ)
+    except ColossalaiEnvError as error:
+        return Resolution(decided.candidates, error, (), _as_around(spec, outer))
+    return decided._replace(warnings=warnings)
 
 
-class _Winner(NamedTuple):
-    spec: DistSpec
-    layer: Layer
+def _as_around(spec: DistSpec, outer: Winner | None) -> DistSpec | None:
+    """Take the rank and the id that the launcher around says, where it is the same world; there are others to tell."""
+    if outer is None or outer.spec.world_size != spec.world_size:
+        return None
+    return attrs.evolve(spec, rank=outer.spec.rank, job_id=spec.job_id or outer.spec.job_id)
 
 
-def _innermost(candidates: Sequence[Candidate]) -> _Winner:
+def _winner(candidates: Sequence[Candidate], given: Mapping[str, Given]) -> Winner | None:
+    """Return the innermost claim; none where it is unusable and rank and world size are given."""
+    try:
+        return _innermost(candidates)
+    except ColossalaiEnvError:
+        if not given.keys() >= IDENTITY:
+            raise
+        return None
+
+
+def _innermost(candidates: Sequence[Candidate]) -> Winner:
     """Return the claim of the innermost layer that has one; raise where that layer is unusable or of two minds."""
     decisive = [candidate for candidate in candidates if not isinstance(candidate.answer, NotMine)]
     layer = min(candidate.layer for candidate in decisive)
-    claims: list[tuple[str, DistSpec]] = []
+    claims: list[Winner] = []
     for candidate in decisive:
         if candidate.layer is layer and isinstance(candidate.answer, Unusable):
             raise candidate.answer.error
         if candidate.layer is layer and isinstance(candidate.answer, Claim):
-            claims.append((candidate.name, candidate.answer.spec))
-    if len(claims) > 1 and len({(spec.rank, spec.world_size) for _, spec in claims}) > 1:
-        raise ConflictingResolvers(tuple((name, spec.rank, spec.world_size) for name, spec in claims))
-    if layer is Layer.ALONE:
-        _refuse_traces(candidates)
-    return _Winner(claims[0][1], layer)
+            claims.append(Winner(candidate.resolver, candidate.answer.spec))
+    if len(claims) > 1 and len({(claim.spec.rank, claim.spec.world_size) for claim in claims}) > 1:
+        from .nesting import Claimed, kind_of
+
+        choice = " or ".join(claim.spec.resolver for claim in claims)
+        remedy = f"choose with COLOSSALAI_ENV_RESOLVER={choice}, or remove the variables of the other"
+        raise ConflictingResolvers(tuple(str(Claimed(kind_of(layer), layer, claim.spec)) for claim in claims), remedy)
+    return claims[0]
 
 
-def _refuse_traces(candidates: Sequence[Candidate]) -> None:
-    traces = tuple(
-        (candidate.name, candidate.answer.found, candidate.answer.missing)
-        for candidate in candidates
-        if isinstance(candidate.answer, NotMine) and candidate.answer.missing
-    )
+def set_by_hand(resolver: ResolverProtocol, environ: Environ) -> bool:
+    """Tell whether the resolver says of the variables that it reads that nobody's launcher set them."""
+    by_hand = getattr(resolver, "by_hand", None)
+    return by_hand is not None and bool(by_hand(environ))
+
+
+def _around(layer: Layer, candidates: Sequence[Candidate]) -> Winner | None:
+    """Return the nearest claim outside of a layer."""
+    nearest: Winner | None = None
+    for candidate in candidates:
+        limit = nearest.layer if nearest is not None else Layer.ALONE
+        if isinstance(candidate.answer, Claim) and layer < candidate.layer < limit:
+            nearest = Winner(candidate.resolver, candidate.answer.spec)
+    return nearest
+
+
+def _of_a_daemon(environ: Environ) -> bool:
+    """Tell whether a daemon started this process; what that takes is imported when it is needed."""
+    from .unknown_launchers import of_a_daemon
+
+    return of_a_daemon(environ)
+
+
+def _with_an_id(
+    winner: Winner, candidates: Sequence[Candidate], environ: Environ, given: Mapping[str, Given]
+) -> Winner:
+    """Give a launch by hand the id of the launcher around it where that counts the same ranks.
+
+    Two steps of a job on one port are two launches. Where all is given, nothing around describes the launch.
+    """
+    spec = winner.spec
+    if spec.job_id is not None or given.keys() >= MEETING or not set_by_hand(winner.resolver, environ):
+        return winner
+    outer = _around(winner.layer, candidates)
+    if outer is None or (outer.spec.rank, outer.spec.world_size) != (spec.rank, spec.world_size):
+        return winner
+    if outer.spec.job_id is None or _of_a_daemon(environ):
+        return winner
+    sources = {**spec.sources, "job_id": outer.spec.sources.get("job_id", outer.spec.resolver)}
+    return winner._replace(spec=attrs.evolve(spec, job_id=outer.spec.job_id, sources=sources))
+
+
+def _against_trace(inner: "Claimed", candidate: Candidate, environ: Environ) -> tuple[str, ...]:
+    """Hold a claim against variables of a launcher inside of it of which some are missing."""
+    resolver, answer = candidate.resolver, candidate.answer
+    read = resolver.readable(environ) if isinstance(resolver, Resolver) else {}
+    if "world_size" not in read or not isinstance(answer, NotMine):
+        return ()
+    if candidate.layer is Layer.ARGUMENTS and inner.spec.world_size > 1:
+        return ()  # options may be another program's
+    from .nesting import held_against_trace
+    from .unknown_launchers import LIGHTNING
+
+    if read.get("local_rank") not in {None, 0, inner.spec.local_rank} and LIGHTNING.applies(environ):
+        raise LIGHTNING.refusal(environ)
+    return held_against_trace(inner, dict(environ.found(answer.found)), read["world_size"])
+
+
+def _unclaimed(
+    candidates: tuple[Candidate, ...], winner: Winner, environ: Environ, given: Mapping[str, Given]
+) -> Resolution:
+    """Take the process for one alone, unless anything says otherwise."""
+    from .unknown_launchers import find
+
+    mark = find(environ, [candidate.resolver for candidate in candidates])
+    if given.keys() >= IDENTITY:
+        spec = combine(winner, environ, given)
+        doubt = mark is not None and mark.refused and spec.world_size == 1
+        return Resolution(candidates, spec, (mark.warning(environ),) if mark and doubt else ())
+    traces = [(one, one.answer) for one in candidates if isinstance(one.answer, NotMine) and one.answer.missing]
+    for candidate, answer in traces:
+        if candidate.layer is Layer.ARGUMENTS:
+            return Resolution(candidates, _typed(candidate, answer, environ, given))
+    if mark is not None and mark.refused:
+        raise mark.refusal(environ)
     if traces:
-        raise PartialEnvironment(traces)
+        raise PartialEnvironment(tuple((one.name, answer.found, answer.missing) for one, answer in traces))
+    spec = combine(winner, environ, given)
+    return Resolution(candidates, spec, (mark.warning(environ),) if mark else ())
 
 
-def _other_rank(winner: _Winner, identity: set[str]) -> _Winner | None:
-    """Keep what a launcher says of another rank of the same world; nothing when the world itself is given."""
-    if len(identity) == 2:
-        return None
-    if winner.layer is Layer.ALONE:
-        raise IncompleteArguments(tuple(identity), tuple({"rank", "world_size"} - identity))
-    unsaid: dict[str, Any] = dict.fromkeys(("local_rank", "local_world_size", "node_rank", "num_nodes"))
-    spoken = {name: source for name, source in winner.spec.sources.items() if name not in unsaid}
-    whole = attrs.evolve(winner.spec, **unsaid, sources=spoken)
-    return _Winner(whole, winner.layer)
-
-
-def _settings(
-    environ: Environ, given: Mapping[str, Given], found: DistSpec | None, *, from_arguments: bool
-) -> dict[str, Given]:
-    """Return what overrides what is found: the given, and MASTER_ADDR and MASTER_PORT, which scripts set on purpose."""
-    settings = dict(given)
-    named = environ.get(JOB_ID)
-    if named:
-        settings["job_id"] = Given(named, JOB_ID)
-    size = given["world_size"].value if "world_size" in given else getattr(found, "world_size", None)
-    if size == 1:
-        return settings
-    for field, variable in MASTER.items():
-        said = environ.get(variable)
-        if said is None or field in settings or (from_arguments and getattr(found, field, None) is not None):
-            continue
-        try:
-            settings[field] = Given(READERS[field](said), variable)
-        except ValueError as expected:
-            resolver, rank = (found.resolver, found.rank) if found else ("arguments", None)
-            raise MalformedVariable(resolver, variable, said, str(expected), rank) from None
-    return settings
-
-
-def _built(base: dict[str, Any], sources: dict[str, str]) -> DistSpec:
-    try:
-        return DistSpec(**base, sources=sources)
-    except InvalidSpec as error:
-        found = tuple((sources.get(field, field), str(base.get(field))) for field in error.fields)
-        raise ContradictoryVariables(base["resolver"], error.problem, found, base.get("rank")) from None
-
-
-def _completed(spec: DistSpec) -> DistSpec:
-    """Add the port that the job id gives, and loopback for a world on one node."""
-    if spec.world_size == 1:
-        return spec
-    return with_port(on_loopback(spec) if spec.host is None and spec.one_node else spec)
+def _typed(candidate: Candidate, answer: NotMine, environ: Environ, given: Mapping[str, Given]) -> DistSpec:
+    """Take a rank and a world size that were typed for a claim where no launcher claims the process."""
+    rows = candidate.resolver.rows() if isinstance(candidate.resolver, Resolver) else ()
+    options = {row.names[0]: field for field, row in rows if isinstance(row, Var)}
+    typed = {options[name]: Given(parsed(options[name], said, name), name) for name, said in environ.found([*options])}
+    spec = combine(None, environ, {**typed, **given}, candidate.name)
+    missing = [name for name in answer.missing if spec.world_size > 1 and getattr(spec, options[name]) is None]
+    if missing:
+        raise IncompleteArguments(answer.found, tuple(missing))
+    return spec

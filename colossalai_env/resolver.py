@@ -14,7 +14,8 @@ from .errors import (
     MalformedVariable,
     MissingVariable,
 )
-from .spec import FIELDS, DistSpec, host_name, port_number, size, whole_number
+from .rows import READERS, Derived, Reader, Row, Var, is_required, names_of, text
+from .spec import FIELDS, DistSpec
 
 
 class Layer(IntEnum):
@@ -111,81 +112,6 @@ class ResolverProtocol(Protocol):
         ...
 
 
-Required: TypeAlias = bool | str | Callable[[Environ], bool]
-"""Whether a variable must be there: always, when another variable is set, or when a function says so."""
-
-Reader: TypeAlias = Callable[[str], Any]
-"""Turns a variable's text into a value; raises `ValueError` with what was expected."""
-
-
-def text(value: str) -> str:
-    """Read any text but the empty one."""
-    if not value:
-        msg = "a text that is not empty"
-        raise ValueError(msg)
-    return value
-
-
-READERS: Mapping[str, Reader] = {
-    "rank": whole_number,
-    "world_size": size,
-    "local_rank": whole_number,
-    "local_world_size": size,
-    "node_rank": whole_number,
-    "num_nodes": size,
-    "host": host_name,
-    "port": port_number,
-}
-
-
-class Var(NamedTuple):
-    """The row of a field that one variable holds; see `var`."""
-
-    names: tuple[str, ...]
-    required: Required
-    read: Reader | None
-
-    def inputs(self) -> tuple["Var", ...]:
-        """Return the variables that this row reads."""
-        return (self,)
-
-
-class Derived(NamedTuple):
-    """The row of a field that is computed from several variables; see `derive`."""
-
-    function: Callable[..., Any]
-    variables: tuple[Var, ...]
-    required: Required
-
-    def inputs(self) -> tuple[Var, ...]:
-        """Return the variables that this row reads."""
-        return self.variables
-
-
-Row: TypeAlias = Var | Derived
-
-
-def var(*names: str, required: Required = True, read: Reader | None = None) -> Var:
-    """Take a field from the first of these variables that is set; ``--name`` is an option.
-
-    `required` is True where the launcher always sets it, False where it may be absent, a
-    variable's name where it must be there when that variable is, or a function of the `Environ`.
-    `read` turns the text into the value and raises `ValueError` with what was expected; each field
-    has its own by default.
-    """
-    return Var(names, required, read)
-
-
-def derive(function: Callable[..., Any], *variables: str | Var, required: Required = True) -> Derived:
-    """Compute a field by a pure function of the values of variables; ``None`` is "not said".
-
-    A name alone is a required text. The function raises `ValueError` with a sentence where its
-    values contradict each other.
-    """
-    rows = tuple(item if isinstance(item, Var) else var(item) for item in variables)
-    return Derived(function, rows, required)
-
-
 Presence: TypeAlias = Callable[[Environ], NotMine | None]
 """Tells whether the launcher started this process: ``None`` for yes. Raises `NotAWorld` to refuse the place."""
 
@@ -227,6 +153,16 @@ def _nothing(spec: DistSpec) -> Mapping[str, str]:
     return {}
 
 
+def _never(environ: Environ) -> bool:
+    del environ
+    return False
+
+
+def _nothing_else(environ: Environ) -> str | None:
+    del environ
+    return None
+
+
 @attrs.frozen(kw_only=True)
 class Resolver:
     """A launcher's dialect: one row per field of `DistSpec`, the marks that tell it, and its layer.
@@ -251,6 +187,10 @@ class Resolver:
     job_id: Row | None = None
     emulated: Callable[[DistSpec], Mapping[str, str]] = _nothing
     """What the launcher sets besides the plain rows: the variables of derived rows, and its marks."""
+    by_hand: Callable[[Environ], bool] = _never
+    """Whether people or scripts set these variables: a launcher around the process may then prove them wrong."""
+    host_advice: Callable[[Environ], str | None] = _nothing_else
+    """Says in an error how rank 0's address is given where exporting MASTER_ADDR is of no use; None where it is."""
     locate: tuple[Way, ...] = ()
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
     directory: Callable[[DistSpec, Environ], Directory | None] | None = None
@@ -330,7 +270,7 @@ class _Reading:
         try:
             return DistSpec(**values, resolver=self.resolver.name, sources=sources)
         except InvalidSpec as error:
-            names = [name for field, row in self.resolver.rows() if field in error.fields for name in _names(row)]
+            names = [name for field, row in self.resolver.rows() if field in error.fields for name in names_of(row)]
             raise ContradictoryVariables(
                 self.resolver.name, error.problem, self.environ.found(names), self.rank
             ) from None
@@ -349,7 +289,7 @@ class _Reading:
             return row.function(*inputs)
         except ValueError as problem:
             raise ContradictoryVariables(
-                self.resolver.name, str(problem), self.environ.found(_names(row)), self.rank
+                self.resolver.name, str(problem), self.environ.found(names_of(row)), self.rank
             ) from None
 
     def read(self, row: Var, default: Reader, *, required: bool = True) -> Any:  # noqa: ANN401 - any reader's value
@@ -367,14 +307,3 @@ class _Reading:
             return (row.read or default)(found)
         except ValueError as expected:
             raise MalformedVariable(self.resolver.name, name, found, str(expected), self.rank) from None
-
-
-def is_required(row: Row, environ: Environ) -> bool:
-    """Tell whether a row's variables must be there."""
-    if callable(row.required):
-        return row.required(environ)
-    return row.required in environ if isinstance(row.required, str) else row.required
-
-
-def _names(row: Row) -> list[str]:
-    return [name for item in row.inputs() for name in item.names]

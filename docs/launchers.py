@@ -7,14 +7,22 @@ from collections.abc import Iterator
 
 from colossalai_env import ColossalaiEnvError, Environ, resolve
 from colossalai_env.registry import resolvers
-from colossalai_env.resolver import Derived, Resolver, Row
+from colossalai_env.resolver import Resolver
+from colossalai_env.rows import Derived, Row
 from colossalai_env.testing import Capture, Task, captures
 
 NAMES = {
+    "Ray": r"Ray",
+    "deepspeed": r"deepspeed",
+    "HTCondor": r"HTCondor",
+    "GridEngine": r"GridEngine",
+    "SageMaker": r"SageMaker",
     "Intel MPI": r"impi|Intel",
     "MPICH": r"mpich|MPICH",
     "Open MPI": r"openmpi|Open MPI",
+    "PRRTE": r"PRRTE",
     "torchrun": r"torch",
+    "Flux": r"[Ff]lux",
     "Slurm": r"srun|slurm",
 }
 """Names for people, and how the launchers of the recordings are told."""

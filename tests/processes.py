@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from colossalai_env.unknown_launchers import MARKS
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -28,6 +30,7 @@ LAUNCHERS = (
     "OMPI_",
     "PMI",
     "COLOSSALAI_",
+    *(mark for row in MARKS for mark in row.marks),
 )
 
 

@@ -173,6 +173,16 @@ def test_a_terminal_gets_tables_with_the_same_words() -> None:
         assert words in plain.out
 
 
+@pytest.mark.parametrize("env", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "drawn"])
+def test_a_doubt_is_shown_with_the_answer(env: dict[str, str]) -> None:
+    ended = typed("explain", env={"MASTER_ADDR": "gpu-a01", **env})
+    assert ended.code == 0
+    assert (
+        "Warning: env://: this is set, and neither a rank nor a number of processes (MASTER_ADDR='gpu-a01')"
+        in ended.out
+    )
+
+
 @pytest.mark.parametrize(("columns", "drawn"), [(120, True), (0, False)])
 def test_a_terminal_without_a_width_is_a_launchers_and_gets_plain_text(columns: int, *, drawn: bool) -> None:
     ours, theirs = pty.openpty()

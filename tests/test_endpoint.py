@@ -13,6 +13,7 @@ from colossalai_env import (
     UnknownEndpoint,
     UnresolvableHost,
     Way,
+    resolve,
 )
 from colossalai_env.endpoint import ATTEMPTS, locate
 
@@ -35,6 +36,19 @@ def test_a_world_on_one_node_meets_on_loopback_unless_a_host_was_given() -> None
     assert locate(one, Environ(), (), 1)[0].host == "127.0.0.1"
     given = DistSpec(rank=0, world_size=2, num_nodes=1, host="::1", port=1, sources={"host": "MASTER_ADDR"})
     assert locate(given, Environ(), (), 1)[1].addresses == ("::1", "127.0.0.1"), "another rank may name the other"
+
+
+def test_where_torchrun_sets_the_host_its_own_option_is_advised() -> None:
+    host = "no-such-host.invalid"
+    agent = {
+        "TORCHELASTIC_RUN_ID": "9", "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2",
+    }  # fmt: skip
+    by_hand = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": host, "MASTER_PORT": "29500"}
+    with pytest.raises(UnresolvableHost, match=rf"'{host}'.*--local-addr=ADDRESS on each node"):
+        locate(resolve(env=agent | by_hand), Environ(agent | by_hand), (), 1)
+    with pytest.raises(UnresolvableHost, match="export MASTER_ADDR=ADDRESS on every rank"):
+        locate(resolve(env=by_hand), Environ(by_hand), (), 1)
 
 
 def test_the_first_way_that_applies_is_asked_and_named_as_the_source() -> None:

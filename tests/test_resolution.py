@@ -73,7 +73,7 @@ def test_a_place_that_is_no_world_is_no_obstacle_to_an_inner_launcher() -> None:
 
 def test_two_claims_of_one_layer_that_disagree_are_an_error_naming_both() -> None:
     with pytest.raises(
-        ConflictingResolvers, match=r"hydra says rank 2 of 4, openmpi says rank 1 of 4.*RESOLVER=hydra or"
+        ConflictingResolvers, match=r"hydra says rank 2 of 4 .*, openmpi says rank 1 of 4 .*RESOLVER=hydra or"
     ):
         resolve(env=OMPI | HYDRA)
     assert resolve(env=OMPI | HYDRA | {"COLOSSALAI_ENV_RESOLVER": "hydra"}).rank == 2
@@ -96,6 +96,65 @@ def test_keywords_beat_the_namespace_which_beats_the_launcher_field_by_field() -
     assert (spec.host, spec.port, spec.backend) == ("from-keyword", 1234, "gloo")
     assert spec.sources["host"] == "argument host"
     assert spec.sources["port"] == "args.port"
+
+
+@pytest.mark.parametrize("value", [-1, "-1", "", None])
+def test_what_stands_for_not_given_is_not_given(value: Any) -> None:
+    fields = ("rank", "world_size", "local_rank", "host", "port", "backend")
+    args = SimpleNamespace(**dict.fromkeys(fields, value))
+    assert resolve(env=OMPI | STEP, args=args) == resolve(env=OMPI | STEP)
+    assert resolve(env=OMPI, **dict.fromkeys(fields, value)) == resolve(env=OMPI)
+
+
+@pytest.mark.parametrize(("field", "default"), [("rank", 0), ("world_size", 1), ("local_rank", 0)])
+def test_a_parsers_default_gives_way_to_a_launcher_unless_it_was_typed(field: str, default: int) -> None:
+    args = SimpleNamespace(**{field: default})
+    assert resolve(env=BY_HAND | {"LOCAL_RANK": "1"}, args=args).rank == 1
+    assert resolve(env=BY_HAND | {"LOCAL_RANK": "1"}, args=args).local_rank == 1
+    assert resolve(env={}, args=args).world_size == 1
+    typed = [f"--{field.replace('_', '-')}", str(default)]
+    if field == "local_rank":
+        assert resolve(env=BY_HAND | {"LOCAL_RANK": "1"}, args=args, argv=typed).local_rank == 0
+    with pytest.raises(
+        ConflictingResolvers, match=r"the arguments say rank 0 of 1 \(args.rank, args.world_size\), torch"
+    ):
+        resolve(env=BY_HAND, args=SimpleNamespace(rank=0, world_size=1))
+
+
+def test_rank_and_world_size_that_are_typed_are_a_claim_where_no_launcher_makes_one() -> None:
+    typed = ["--rank", "1", "--world-size=2"]
+    with pytest.raises(IncompleteArguments, match="--rank and --world_size given, but nothing says --host and --port"):
+        resolve(argv=typed)
+    with pytest.raises(IncompleteArguments, match="nothing says --port: give --port too"):
+        resolve(argv=[*typed, "--host", "h"])
+    master = {"MASTER_ADDR": "h", "MASTER_PORT": "1"}
+    spec = resolve(env=master, argv=typed)
+    assert (spec.rank, spec.world_size, spec.host, spec.port, spec.resolver) == (1, 2, "h", 1, "cli-args")
+    assert resolve(argv=["--rank", "0", "--world_size", "1"]).world_size == 1
+    assert resolve(argv=["--rank", "16"]).resolver == "single-process"
+    assert resolve(env=OMPI, argv=typed).resolver == "openmpi"
+    assert resolve(env=BY_HAND | {"WORLD_SIZE": "4"}, argv=[*typed, "--hostname", "localhost"]).world_size == 4
+    with pytest.raises(MalformedVariable, match="--rank is 'x'"):
+        resolve(argv=["--rank", "x", "--world_size", "2"])
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_port() -> None:
+    service = {"MASTER_PORT": "tcp://10.96.3.4:29500"}
+    assert resolve(env=STEP | service).port == resolve(env=STEP).port
+    assert resolve(env=BY_HAND | service, port=29500).port == 29500
+    with pytest.raises(MalformedVariable, match=r"Service named master: export MASTER_PORT=NUMBER.*enableServiceLinks"):
+        resolve(env=BY_HAND | service)
+    assert resolve(env=service).world_size == 1
+
+
+@pytest.mark.parametrize("processes", ["auto", "gpu", "1"])
+def test_a_pod_of_one_process_is_a_rank_though_the_operator_sets_torchruns_input(processes: str) -> None:
+    pod = BY_HAND | {"PET_NPROC_PER_NODE": processes, "PET_NNODES": "2", "PET_NODE_RANK": "1"}
+    assert (resolve(env=pod).rank, resolve(env=pod).world_size) == (1, 2)
+
+
+def test_an_id_of_any_bytes_gives_a_port() -> None:
+    assert 10000 <= (resolve(env=STEP | {"COLOSSALAI_ENV_JOB_ID": "a\udcff"}).port or 0) < 32768
 
 
 def test_master_addr_and_port_beat_what_a_launcher_leads_to() -> None:

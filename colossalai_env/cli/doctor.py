@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 import attrs
 
 from colossalai_env.addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
+from colossalai_env.derived import LOWEST_PORT, PORT_LIMIT
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
 from colossalai_env.listener import largest_world
 from colossalai_env.registry import disabled, installed, resolvers
-from colossalai_env.resolution import LOWEST_PORT, PORT_LIMIT
 from colossalai_env.store import Task, start
 
 from .output import show_json, show_table

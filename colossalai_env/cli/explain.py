@@ -85,6 +85,8 @@ def _show(explanation: Explanation) -> None:
     report = explanation.to_dict()
     rows = [[item["name"], item["layer"], _verdict(item)] for item in report["resolvers"]]
     show_table(["resolver", "layer", "answer"], rows)
+    for warning in report["warnings"]:
+        show_text(f"Warning: {warning}")
     if "error" in report:
         show_text(f"{report['error']['type']}: {report['error']['message']}")
         return

@@ -1,7 +1,8 @@
 """The kit for authors of resolvers: launches, environments, recorded ones, and the contract of every resolver."""
 
+from .broken_law import BrokenLaw
 from .captures import Capture, Task, captures
-from .contract import BrokenLaw, ResolverContract
+from .contract import ResolverContract
 from .launching import Ended, launch_as
 from .layouts import Layout
 from .replay import replay

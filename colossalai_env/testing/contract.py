@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
@@ -14,19 +13,21 @@ from colossalai_env import (
     Answer,
     Claim,
     ColossalaiEnvError,
+    ConflictingResolvers,
     DistSpec,
     Environ,
     InvalidSpec,
     Layer,
-    NotMine,
     Resolver,
     ResolverProtocol,
-    Unusable,
 )
-from colossalai_env.resolution import SingleProcess, examine
-from colossalai_env.resolver import is_required
+from colossalai_env.candidates import SingleProcess
+from colossalai_env.resolution import examine, set_by_hand
+from colossalai_env.rows import is_required
 
 from . import surroundings as drawn
+from .broken_law import BrokenLaw
+from .comparison import described, plain, without_id
 from .effects import effects, process_environment
 from .layouts import Layout
 from .surroundings import Damaged, Started, launches
@@ -39,24 +40,6 @@ SAID = (*PLACE, "agent_store", "backend", "job_id")
 
 SECONDS = 0.02
 """The CPU time that one answer may take; the tables of this library take less than a thousandth of a second."""
-
-
-@attrs.define
-class BrokenLaw(AssertionError):
-    """A law that a resolver breaks, with the smallest environment in which it does."""
-
-    resolver: str
-    sentence: str
-    environ: Environ | None = None
-
-    def __str__(self) -> str:
-        """Print the sentence, then the environment, one variable a line."""
-        lines = [f"{self.resolver}: {self.sentence}"]
-        if self.environ is not None:
-            lines += [f"    {name}={text!r}" for name, text in self.environ.variables.items()]
-            lines += [f"    {argument}" for argument in self.environ.argv]
-            lines += ["    (no variables)"] if lines[1:] == [] else []
-        return "\n".join(lines)
 
 
 class ResolverContract:
@@ -113,8 +96,8 @@ class ResolverContract:
             answer = self._ask(environ)
             with process_environment(other):
                 again = self._ask(Environ(dict(reversed([*environ.variables.items()])), environ.argv))
-            if _plain(again) != _plain(answer):
-                told = f"one environment got two answers, {_told(answer)} and {_told(again)}"
+            if plain(again) != plain(answer):
+                told = f"one environment got two answers, {described(answer)} and {described(again)}"
                 raise self._broken(f"{told}: read nothing but the Environ handed in, and keep nothing", environ)
 
         environs = drawn.environs(self.resolver, self.launches())
@@ -216,21 +199,28 @@ class ResolverContract:
                 raise self._broken(f"{told}: expected an error that names the variable", damaged.environ)
 
     def test_other_launchers_variables_change_nothing(self) -> None:
-        """What other launchers leave in the environment changes neither the resolver's answer nor who wins."""
+        """What other launchers leave in the environment changes neither the resolver's answer nor who wins.
+
+        Of variables set by hand, the launcher around them may say that they contradict it, and lend them its id.
+        """
         foreign, outer = [*drawn.foreign(self.resolver)], [*drawn.outer(self.resolver)]
 
         def answer(damaged: Damaged, whole: bool, left: Environ) -> None:
             own = damaged.started.environ if whole else damaged.environ
             both = drawn.around(own, left, damaged.started.environ)
             one, other = self._ask(own), self._ask(both)
-            if _plain(one) != _plain(other):
-                told = f"another launcher's variables make {_told(other)} of {_told(one)}"
+            if plain(one) != plain(other):
+                told = f"another launcher's variables make {described(other)} of {described(one)}"
                 raise self._broken(f"{told}: read one launcher's variables alone", both)
 
         def winner(started: Started, left: Environ) -> None:
             both = drawn.around(started.environ, left, started.environ)
             one, other = self._among(started.environ), self._among(both)
-            if _plain(one) != _plain(other):
+            if set_by_hand(self.resolver, started.environ):
+                if isinstance(other, ConflictingResolvers):
+                    return  # which names both
+                other = without_id(other) if isinstance(one, DistSpec) and one.job_id is None else other
+            if plain(one) != plain(other):
                 told = f"inside of another launcher the process is {other}, and {one} without it"
                 raise self._broken(f"{told}: {self.resolver.layer.name} may be the wrong layer", both)
 
@@ -316,7 +306,7 @@ class ResolverContract:
     def _claimed(self, started: Started) -> DistSpec:
         answer = self._ask(started.environ)
         if not isinstance(answer, Claim):
-            raise self._broken(f"{_told(answer)} was the answer to {started.spec}", started.environ)
+            raise self._broken(f"{described(answer)} was the answer to {started.spec}", started.environ)
         return answer.spec
 
     def _fields(self) -> frozenset[str]:
@@ -334,23 +324,6 @@ def _failure(deed: Callable[[], object]) -> BaseException | None:
     except Exception as error:  # noqa: BLE001 - raised again when no effect explains it
         return error
     return None
-
-
-def _plain(answer: Answer | DistSpec | ColossalaiEnvError) -> object:
-    """Return what can be compared: specs with their sources, errors by their words."""
-    if isinstance(answer, Claim):
-        return _plain(answer.spec)
-    if isinstance(answer, Unusable):
-        return _plain(answer.error)
-    if isinstance(answer, DistSpec):
-        return answer, dict(answer.sources)
-    return answer if isinstance(answer, NotMine) else (type(answer), str(answer))
-
-
-def _told(answer: Answer) -> str:
-    if isinstance(answer, Claim):
-        return f"Claim({answer.spec})"
-    return f"NotMine({answer.reason})" if isinstance(answer, NotMine) else f"Unusable({answer.error})"
 
 
 def _cpu_seconds(deed: Callable[[], object]) -> float:

@@ -12,8 +12,9 @@ from typing import IO
 import attrs
 
 from colossalai_env import Claim, DistSpec, Environ, Resolver, ResolverProtocol
+from colossalai_env.combination import MASTER
 from colossalai_env.registry import resolvers
-from colossalai_env.resolution import MASTER, examine
+from colossalai_env.resolution import examine
 
 from .layouts import Layout
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from colossalai_env import ColossalaiEnvError, DistSpec, NotAWorld, ResolverProtocol, resolve
+from colossalai_env import ColossalaiEnvError, DistSpec, Environ, NotAWorld, ResolverProtocol, explain
+from colossalai_env.registry import resolvers
 
+from .broken_law import BrokenLaw
 from .captures import Capture, Task
-from .contract import BrokenLaw
 
 NUMBERS = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes")
 
@@ -15,28 +16,40 @@ def replay(resolver: ResolverProtocol | str | None, capture: Capture) -> tuple[D
 
     `resolver` is asked alone, by name or as an object; None asks all that are installed, as `resolve` does. Raises
     `BrokenLaw` where an answer is not the truth that the launcher told, where the tasks disagree, or where a place that
-    is no world is not refused. What the answer leaves unsaid is no lie.
+    is no world is not refused. What the answer leaves unsaid is no lie. A launch that no installed resolver knows is
+    refused, or where nothing tells how many there are, taken for processes alone with a warning: it has no specs.
     """
     asked = "resolve()" if resolver is None else resolver if isinstance(resolver, str) else resolver.name
     specs: list[DistSpec] = []
+    unknown: list[str] = []
     for index, task in enumerate(capture.tasks):
         here = f"task {index} of {capture.scenario}, on {task.hostname}"
         refused = "why" in task.truth and "one task" not in task.truth["why"]
-        try:
-            spec = resolve(env=task.variables, argv=task.argv, resolver=resolver)
-        except ColossalaiEnvError as error:
-            if refused and isinstance(error, NotAWorld):
+        resolution = explain(env=task.variables, argv=task.argv, resolver=resolver).resolution
+        found = resolution.outcome
+        if isinstance(found, ColossalaiEnvError):
+            if isinstance(found, NotAWorld) and (refused or not _known(found.resolver)):
+                unknown += [] if refused else [here]
                 continue
-            raise BrokenLaw(asked, f"{here} is refused: {error}") from error
+            raise BrokenLaw(asked, f"{here} is refused: {found}") from found
         if refused:
-            raise BrokenLaw(asked, f"{here} is no world ({task.truth['why']}), and is read as {spec}")
-        for name, value, truth in _compared(task, spec):
+            raise BrokenLaw(asked, f"{here} is no world ({task.truth['why']}), and is read as {found}")
+        if resolution.warnings and found.world_size == 1 < task.truth["world_size"]:
+            unknown.append(here)
+            continue
+        for name, value, truth in _compared(task, found):
             if value not in truth:
                 told = " or ".join(repr(one) for one in truth if one is not None)
                 raise BrokenLaw(asked, f"{name} is read as {value!r} for {here}, and its launcher said {told}")
-        specs.append(spec)
+        specs.append(found)
+    if unknown and specs:
+        raise BrokenLaw(asked, f"{unknown[0]} is known to no resolver, and other tasks are read as {specs[0]}")
     _agree(asked, capture, specs)
     return tuple(specs)
+
+
+def _known(name: str) -> bool:
+    return name in {item.resolver.name for item in resolvers(Environ())}
 
 
 def _compared(task: Task, spec: DistSpec) -> Iterator[tuple[str, object, tuple[object, ...]]]:
@@ -45,8 +58,9 @@ def _compared(task: Task, spec: DistSpec) -> Iterator[tuple[str, object, tuple[o
     for name in NUMBERS:
         if name in truth:
             yield name, getattr(spec, name), (None, truth[name])
-    loopback = ("127.0.0.1",) if truth["num_nodes"] == 1 else ()
-    yield "host", spec.host, (None, truth["rank0_host"], *loopback)
+    if "rank0_host" in truth:
+        loopback = ("127.0.0.1",) if truth["num_nodes"] == 1 else ()
+        yield "host", spec.host, (None, truth["rank0_host"], *loopback)
     if "master_port" in truth:
         yield "port", spec.port, (truth["master_port"],)
 

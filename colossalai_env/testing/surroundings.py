@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from colossalai_env import DistSpec, Environ, InvalidSpec, NotMine, Resolver, ResolverProtocol
 from colossalai_env.registry import resolvers
-from colossalai_env.resolver import Var
+from colossalai_env.rows import Var
 
 from .captures import captures
 from .layouts import Layout

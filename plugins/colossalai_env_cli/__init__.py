@@ -1,4 +1,7 @@
-"""The command line of the training script itself: ``--rank --world_size --host --port``."""
+"""The command line of the training script itself: ``--rank --world_size --host --port``.
+
+--rank alone may be LoRA's, and --port a web server's.
+"""
 
 from collections.abc import Iterable
 
@@ -8,9 +11,13 @@ MARKS = ("--rank", "--world_size", "--host", "--port")
 
 
 def all_given(environ: Environ) -> NotMine | None:
-    """All of --rank, --world_size, --host and --port are given: fewer may mean LoRA's rank or a web server's port."""
-    missing = [mark for mark in MARKS if mark not in environ]
-    return NotMine(f"no {', '.join(missing)} among the arguments") if missing else None
+    """All of --rank, --world_size, --host and --port are given; where no launcher claims the process, the first two."""
+    missing = tuple(mark for mark in MARKS if mark not in environ)
+    if not missing:
+        return None
+    reason = f"no {', '.join(missing)} among the arguments"
+    typed = not {"--rank", "--world_size"} & {*missing}
+    return NotMine(reason, ("--rank", "--world_size"), missing) if typed else NotMine(reason)
 
 
 CLI_ARGS = Resolver(

@@ -50,8 +50,8 @@ FIRST_SPECIAL_STEP = 4294967290
 """Slurm numbers its interactive, batch and extern steps from here (slurm.h: SLURM_INTERACTIVE_STEP = 0xfffffffa)."""
 
 ADVICE = (
-    "start the processes with srun (srun python train.py), or for one process alone "
-    "export COLOSSALAI_ENV_RESOLVER=single-process"
+    "start the processes with srun (srun python train.py); for one process alone, in a notebook too, "
+    'export COLOSSALAI_ENV_RESOLVER=single-process or pass resolver="single-process"'
 )
 
 

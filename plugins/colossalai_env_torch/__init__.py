@@ -18,6 +18,7 @@ from colossalai_env import (
     any_of,
     derive,
     hookimpl,
+    port_number,
     var,
 )
 
@@ -27,18 +28,57 @@ by_torchrun = any_of(RUN, RESTART)
 by_hand = all_of("RANK", "WORLD_SIZE")
 
 
+ONE_OR_UNSAID = {None, "1", "auto", "gpu"}
+"""What PET_NPROC_PER_NODE may hold where one process a node is meant: "auto" is the operator's default, and a pod may
+have one GPU. Where it has several, the roll call sees them."""
+
+
 def worker(environ: Environ) -> NotMine | None:
     """Torchrun's own variables are set, or RANK and WORLD_SIZE are."""
     if by_torchrun(environ) is None:
         return None
-    if "LOCAL_RANK" not in environ and environ.get("PET_NPROC_PER_NODE") not in {None, "1"}:
+    if environ.get("WORLD_SIZE") == "1" and "RANK" not in environ:
+        return NotMine("WORLD_SIZE is 1 and RANK is not set")
+    missing = by_hand(environ)
+    if missing is not None:
+        return missing
+    if "LOCAL_RANK" not in environ and environ.get("PET_NPROC_PER_NODE") not in ONE_OR_UNSAID:
         raise NotAWorld(
             "torch",
             "RANK and WORLD_SIZE count nodes here, not processes: they are torchrun's input",
             environ.found(("RANK", "WORLD_SIZE", "PET_NPROC_PER_NODE")),
             NODE_LEVEL_ADVICE,
         )
-    return by_hand(environ)
+    return None
+
+
+def set_by_hand(environ: Environ) -> bool:
+    """Tell whether neither torchrun nor deepspeed's launcher set RANK and WORLD_SIZE."""
+    return by_torchrun(environ) is not None and "CROSS_SIZE" not in environ
+
+
+def host_advice(environ: Environ) -> str | None:
+    """Say how torchrun is told rank 0's address; by hand it is exported."""
+    if by_torchrun(environ) is not None:
+        return None
+    return (
+        "start torchrun with --local-addr=ADDRESS on each node, each with its own, or with rank 0's as --master-addr "
+        "where that option is used: it sets MASTER_ADDR anew"
+    )
+
+
+def master_port(text: str) -> int:
+    """Read MASTER_PORT, which Kubernetes sets too, to something else."""
+    try:
+        return port_number(text)
+    except ValueError as expected:
+        if not text.startswith(("tcp://", "udp://", "sctp://")):
+            raise
+        msg = (
+            f"{expected}; this is what Kubernetes sets for a Service named master: export MASTER_PORT=NUMBER on every "
+            "rank, or give the pods enableServiceLinks: false"
+        )
+        raise ValueError(msg) from None
 
 
 NODE_LEVEL_ADVICE = (
@@ -83,10 +123,12 @@ TORCH = Resolver(
     node_rank=var("GROUP_RANK", required=RUN),
     num_nodes=var("GROUP_WORLD_SIZE", required=RUN),
     host=var("MASTER_ADDR", required=several),
-    port=var("MASTER_PORT", required=several),
+    port=var("MASTER_PORT", required=several, read=master_port),
     agent_store=derive(is_true, var(AGENT_STORE, required=False)),
     job_id=derive(launch_token, RUN, RESTART, required=lambda environ: by_torchrun(environ) is None),
     emulated=emulated,
+    by_hand=set_by_hand,
+    host_advice=host_advice,
     doc=__doc__,
 )
 

@@ -7,7 +7,7 @@ import attrs
 from colossalai_env_slurm import SLURM
 
 from colossalai_env import DistSpec, resolve
-from colossalai_env.resolution import derived_port
+from colossalai_env.derived import derived_port
 
 from .model import Fault, Rank
 from .ports import free_port, is_free
