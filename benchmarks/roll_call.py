@@ -15,9 +15,9 @@ import attrs
 
 from benchmarks.drawing import curves
 from benchmarks.measure import Figure, Finding, Picture
+from colossalai_env.listener import bind
 from colossalai_env.reply import Reply
 from colossalai_env.rollcall import Add, Append, Await, Post, Protocol, Read, Request, Watch, leader, member
-from colossalai_env.listener import bind
 from colossalai_env.store import Ledger, serve
 from colossalai_env.wire import ADD, APPEND, GET, MULTI_SET, VALIDATE, WAIT, _key, _keys, _packed
 

@@ -11,6 +11,7 @@ from .errors import (
     AlreadyInitialised,
     BrokenPlugin,
     CannotLocate,
+    ChildOfRank,
     ColossalaiEnvError,
     ConflictingResolvers,
     ContradictoryVariables,
@@ -47,6 +48,7 @@ from .errors import (
     UnknownEndpoint,
     UnknownResolver,
     UnresolvableHost,
+    UnsupportedPlatform,
     WrongLauncher,
 )
 from .hookspecs import hookimpl
@@ -110,6 +112,7 @@ __all__ = [
     "Answer",
     "BrokenPlugin",
     "CannotLocate",
+    "ChildOfRank",
     "Claim",
     "ColossalaiEnvError",
     "Config",
@@ -159,6 +162,7 @@ __all__ = [
     "UnknownEndpoint",
     "UnknownResolver",
     "UnresolvableHost",
+    "UnsupportedPlatform",
     "Unusable",
     "Way",
     "WrongLauncher",

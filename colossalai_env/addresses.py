@@ -1,7 +1,6 @@
 """Addresses: of a name, of this host, and of its interfaces; each look-up ends in time."""
 
 import array
-import fcntl
 import socket
 import struct
 import threading
@@ -112,6 +111,8 @@ def is_own(address: str) -> bool:
 
 def interfaces() -> Iterator[tuple[str, str]]:
     """Return the interfaces that have IPv4 addresses, with each of them."""
+    import fcntl  # no module of Windows
+
     found = array.array("B", bytes(ENTRY * MOST))
     where, room = found.buffer_info()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:

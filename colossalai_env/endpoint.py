@@ -1,7 +1,10 @@
 """Where rank 0 is reached: as given, on loopback, or as the launcher tells when asked."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import attrs
@@ -9,7 +12,7 @@ import attrs
 from .addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, addresses, is_loopback
 from .derived import derived_port, on_loopback, with_port
 from .environ import Environ
-from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost
+from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost, UnsupportedPlatform
 from .registry import resolvers
 from .resolver import Directory, Located, Resolver, Way
 from .spec import DistSpec
@@ -26,6 +29,13 @@ ATTEMPTS = 8
 
 FindDirectory: TypeAlias = Callable[[DistSpec, Environ], Directory | None]
 """Says where a launch keeps its directory; see `Resolver.directory`."""
+
+
+def refuse_platform() -> None:
+    """Raise `UnsupportedPlatform` where ranks cannot meet."""
+    absent = "module fcntl" if find_spec("fcntl") is None else "/proc/self/fd"
+    if absent.startswith("module") or not os.path.isdir(absent):
+        raise UnsupportedPlatform(sys.platform, absent)
 
 
 @attrs.frozen

@@ -460,10 +460,34 @@ class AlreadyInitialised(ColossalaiEnvError):
     """A process is in one job at a time."""
 
     first: str
-    place: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"this process is already {self.first}, since {self.place}: close() that job first."
+        return f"this process is already {self.first}: {self.remedy}."
+
+
+class ChildOfRank(ColossalaiEnvError):
+    """A process that a rank started, such as a worker of a data loader: it is no rank itself."""
+
+    child: str
+    parent: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"this process, {self.child}, {self.parent}, and is no rank itself: {self.remedy}."
+
+
+class UnsupportedPlatform(ColossalaiEnvError):
+    """The operating system lacks what the meeting of several ranks needs."""
+
+    platform: str
+    absent: str
+
+    def __str__(self) -> str:
+        return (
+            f"several ranks cannot meet on {self.platform}, which has no {self.absent}: start them on Linux. "
+            "resolve() and explain() work here, and init_from_env() does for a process alone."
+        )
 
 
 class UnknownBackend(ColossalaiEnvError):

@@ -14,13 +14,14 @@ from .addresses import Target
 from .arguments import Given, arguments
 from .combination import MASTER
 from .config import ConfigLike, load_config
-from .endpoint import DIRECTORY, Endpoint, locate
+from .endpoint import DIRECTORY, Endpoint, locate, refuse_platform
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAWorld, SlowImport, ends_at_caller
 from .gloo import GlooSettings
 from .group import abandon, connect, make_alone, seed_all
 from .interrupts import interruptible
 from .job import Job, refuse_second, reply_of, run
+from .kinship import doubt, refuse_child
 from .listener import check_file_descriptors
 from .meeting import Meeting
 from .reply import Place, Reply
@@ -74,11 +75,14 @@ def init_from_env(
     resolution = examine(environ, given, resolver)
     outcome = resolution.outcome
     if isinstance(outcome, DistSpec):
-        for warning in resolution.warnings if outcome.rank == 0 else ():
+        refuse_child(outcome)
+        doubts = resolution.warnings or (() if resolution.chosen else doubt(outcome))
+        for warning in doubts if outcome.rank == 0 else ():
             log.warning("%s", warning)
     if isinstance(outcome, DistSpec) and outcome.world_size == 1:
         job = _alone(outcome, device, {} if config is None else config)
     else:
+        refuse_platform()
         job = _together(resolution, environ, given, watch, device, {} if config is None else config)
     run(job)
     if seed is not None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .config import Config
-from .errors import AlreadyInitialised
+from .errors import AlreadyInitialised, ChildOfRank
 from .gloo import GlooSettings
 from .group import destroy, is_made
+from .kinship import forget, refuse_import, remember
 from .meeting import Meeting, boot_id
 from .reply import Reply, places
 from .rollcall import Add
@@ -137,6 +138,7 @@ class Job:
     def _end(self) -> None:
         self._closed = True
         _running.clear()
+        forget()
 
     def __enter__(self) -> "Self":
         return self
@@ -184,6 +186,7 @@ def _part(meeting: Meeting) -> None:
 class _Running:
     job: Job
     place: str
+    pid: int = attrs.field(factory=os.getpid)
 
 
 _running: list[_Running] = []
@@ -191,7 +194,9 @@ _running: list[_Running] = []
 
 def run(job: Job) -> None:
     """Remember the job, for an orderly exit and for the error that a second one gets."""
-    _running.append(_Running(job, _caller()))
+    place = _caller()
+    _running.append(_Running(job, place))
+    remember(job.spec, place)
 
 
 @atexit.register
@@ -203,7 +208,7 @@ def _close_at_exit() -> None:
     the signal of Ctrl-C.
     """
     failed = hasattr(sys, "last_value")
-    if _running and not failed:
+    if _running and not failed and _running[0].pid == os.getpid():
         _running[0].job.close()
     if failed and calls_under_way():
         sys.stdout.flush()
@@ -223,11 +228,22 @@ def _caller() -> str:
 
 
 def refuse_second() -> None:
-    """Raise `AlreadyInitialised` where this process is in a group already."""
-    if _running:
-        raise AlreadyInitialised(str(_running[0].job.spec), _running[0].place)
-    if is_made():
-        raise AlreadyInitialised("in a process group that was made without this library", "before this call")
+    """Raise `AlreadyInitialised` where this process is in a group, `ChildOfRank` where the one that forked it is.
+
+    A group that the program destroyed is the end of its job.
+    """
+    refuse_import()
+    grouped = is_made()
+    for running in _running[:]:
+        if running.pid != os.getpid():
+            parent = f"was forked by pid {running.pid}, which is {running.job.spec}, since {running.place}"
+            raise ChildOfRank(f"pid {os.getpid()}", parent, "call init_from_env in that process alone")
+        if grouped:
+            raise AlreadyInitialised(f"{running.job.spec}, since {running.place}", "close() that job first")
+        running.job.close()
+    if grouped:
+        remedy = "use it as it is, or call torch.distributed.destroy_process_group() first"
+        raise AlreadyInitialised("in a process group that was made without this library", remedy)
 
 
 def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, error: str | None = None) -> Reply:
