@@ -5,10 +5,17 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import arguments
+from .arguments import NOT_GIVEN, arguments
 from .config import ConfigLike
 from .environ import Environ
-from .errors import IncompleteArguments, InvalidConfig, ResolverDoesNotMatch, WrongLauncher, ends_at_caller
+from .errors import (
+    ConflictingResolvers,
+    IncompleteArguments,
+    InvalidConfig,
+    ResolverDoesNotMatch,
+    WrongLauncher,
+    ends_at_caller,
+)
 from .init import init_from_env
 from .job import Job
 from .resolution import examine
@@ -80,7 +87,7 @@ def launch(
     `verbose` logs one line on rank 0. Raises a `ColossalaiEnvError`, as `init_from_env` does.
     """
     said: dict[str, object] = {"--rank": rank, "--world_size": world_size, "--host": host, "--port": port}
-    missing = tuple(option for option, value in said.items() if value is None)
+    missing = tuple(option for option, value in said.items() if value in NOT_GIVEN)
     if missing:
         raise IncompleteArguments(tuple(option for option in said if option not in missing), missing)
     return _join(
@@ -147,10 +154,15 @@ def _launch_from(
 
 
 def _refuse_wrong_launcher(resolver: str, host: str | None, port: int | None) -> None:
-    """Raise `WrongLauncher` where the resolver does not claim this process, or a nearer one says another rank."""
+    """Raise `WrongLauncher` where the resolver does not claim this process, or a nearer one says another rank.
+
+    Raises `ConflictingResolvers` where the two cannot both be right.
+    """
     environ, given = Environ.snapshot(), arguments(host=host, port=port)
     alone = examine(environ, given, resolver).outcome
     found = examine(environ, given).outcome
+    if isinstance(found, ConflictingResolvers) and not isinstance(alone, ResolverDoesNotMatch):
+        raise found
     if isinstance(alone, ResolverDoesNotMatch):
         reason = alone.reason
     elif isinstance(alone, DistSpec) and isinstance(found, DistSpec) and _who(alone) != _who(found):

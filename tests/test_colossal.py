@@ -138,6 +138,11 @@ SLURM = {
             {**SLURM, **TORCH, "WORLD_SIZE": "4", "RANK": "3"},
             "torch, which is nearer, says rank 3 of 4, and slurm says rank 1 of 2. This one seems to be st",
         ),
+        (
+            "launch_from_torch({})",
+            {**SLURM, "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"},
+            "slurm says rank 1 of 2 (SLURM_PROCID, SLURM_STEP_NUM_TASKS): RANK seems to have been set too early",
+        ),
         ("launch_from_torch(None)", TORCH, "config=None: a config is required, a path or a dict"),
         ("launch_from_torch('absent.py')", TORCH, "absent.py: it cannot be read: No such file"),
         ("launch_from_torch({})", TORCH, "NCCL needs a GPU and none is visible: use --backend gloo"),
@@ -149,6 +154,7 @@ SLURM = {
             "--world_size and --host and --port given, but nothing says --r",
         ),
         ("launch({}, 0, None, 'localhost', 29500)", {}, "nothing says --world_size"),
+        ("launch({}, -1, -1, 'localhost', 29500)", TORCH, "nothing says --rank and --world_size"),
     ],
 )
 def test_wrong_use_ends_at_once_with_what_to_type(call: str, env: dict[str, str], said: str) -> None:
