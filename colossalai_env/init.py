@@ -82,7 +82,6 @@ def init_from_env(
     if isinstance(outcome, DistSpec) and outcome.world_size == 1:
         job = _alone(outcome, device, {} if config is None else config)
     else:
-        refuse_platform()
         job = _together(resolution, environ, given, watch, device, {} if config is None else config)
     run(job)
     if seed is not None:
@@ -152,6 +151,7 @@ def _together(
     """Meet the others and make the group, or raise on all ranks."""
     if isinstance(resolution.outcome, ColossalaiEnvError):
         raise _told(resolution.outcome, _sketch(resolution, environ, given))
+    refuse_platform()
     deciding = resolution.deciding
     spec, endpoint = _locate(resolution.outcome, environ, deciding.resolver if deciding else None, watch.left)
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
