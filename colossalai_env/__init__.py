@@ -49,6 +49,7 @@ from .errors import (
     UnknownResolver,
     UnresolvableHost,
     UnsupportedPlatform,
+    UnusableDevices,
     WrongLauncher,
 )
 from .hookspecs import hookimpl
@@ -164,6 +165,7 @@ __all__ = [
     "UnresolvableHost",
     "UnsupportedPlatform",
     "Unusable",
+    "UnusableDevices",
     "Way",
     "WrongLauncher",
     "all_of",

@@ -498,7 +498,8 @@ class UnknownBackend(ColossalaiEnvError):
     advice: str
 
     def __str__(self) -> str:
-        return f"backend {self.backend!r}: {self.problem}: {self.advice}."
+        named = f"backend {self.backend!r}" if self.backend else "no backend was named"
+        return f"{named}: {self.problem}: {self.advice}."
 
 
 class NoSuchDevice(ColossalaiEnvError):
@@ -514,19 +515,40 @@ class NoSuchDevice(ColossalaiEnvError):
         return f"{self.wanted}, but {self.visible} {self.kind} device(s) are visible{where(self.rank)}: {self.advice}."
 
 
+class UnusableDevices(ColossalaiEnvError):
+    """Accelerators are here, torch can use none of them, and nobody said that none should be used."""
+
+    torch: str
+    machine: str
+    reason: str
+    advice: str
+    rank: int | None = None
+    built: bool = True
+    """Whether this torch was built for accelerators at all."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.torch} sees no accelerator{where(self.rank)}, though this machine has {self.machine}: "
+            f"{self.reason}: {self.advice}; for a job on CPUs say device='cpu' or export CUDA_VISIBLE_DEVICES= (empty)."
+        )
+
+
 class GroupFailed(ColossalaiEnvError):
-    """All ranks answered the roll call, and the backend's own connect failed or took too long."""
+    """The backend could not make the process group; where there are several ranks, all had answered the roll call."""
 
     rank: int
     here: str
     backend: str
     problem: str
+    advice: str = (
+        "All ranks had answered, so host and port are right: look at the network interfaces "
+        "(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME) and at firewalls between the nodes"
+    )
 
     def __str__(self) -> str:
         return (
             f"the process group's backend {self.backend} did not connect{where(self.rank, self.here)}: {self.problem}. "
-            "All ranks had answered, so host and port are right: look at the network interfaces "
-            "(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME) and at firewalls between the nodes."
+            f"{self.advice}."
         )
 
 

@@ -9,8 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import device as devices
-from . import gloo
+from . import gloo, hardware
+from .device import binds_at_once
 from .environ import Environ
 from .errors import ColossalaiEnvError, GroupFailed
 from .meeting import Meeting
@@ -27,9 +27,13 @@ def _c10d() -> Any:  # noqa: ANN401 - it does not export its stores to type chec
     return distributed
 
 
-def make_alone(spec: DistSpec, backend: str, device: "torch.device") -> None:
-    """Make the group of a single process, on a store in its own memory."""
-    _make(_c10d().HashStore(), spec, backend, device)
+def make_alone(environ: Environ, spec: DistSpec, backend: str, device: "torch.device") -> None:
+    """Make the group of a single process, on a store in its own memory; raise `GroupFailed`."""
+    try:
+        _make(_c10d().HashStore(), spec, backend, device)
+    except (RuntimeError, ValueError) as error:
+        abandon()
+        raise _failed(spec, environ, backend, error)[0] from None
 
 
 def connect(meeting: Meeting, environ: Environ, spec: DistSpec, backend: str, device: "torch.device") -> None:
@@ -41,29 +45,49 @@ def connect(meeting: Meeting, environ: Environ, spec: DistSpec, backend: str, de
         try:
             task.result()
         except (RuntimeError, ValueError) as error:
-            problem = str(error).partition("\n")[0]
-            cause = gloo.meaning(problem, environ)
-            told = f"{problem}; {cause}" if cause else problem
-            failure = GroupFailed(spec.rank, socket.gethostname(), backend, told)
-            raise meeting.culprits(str(failure)) or failure from None
+            failure, own = _failed(spec, environ, backend, error)
+            raise (_told(meeting, failure) if own else meeting.culprits(str(failure)) or failure) from None
     except ColossalaiEnvError:
         meeting.part()
         raise
     meeting.formed()
 
 
+def _failed(spec: DistSpec, environ: Environ, backend: str, error: Exception) -> tuple[GroupFailed, bool]:
+    """Put a backend's error into our words, and NCCL's with what they mean; tell whether its cause is surely here."""
+    from .nccl import Words
+
+    rank, here = spec.rank, socket.gethostname()
+    words = Words.of(str(error), environ)
+    if words is not None:
+        return GroupFailed(rank, here, backend, words.problem, words.advice), words.own
+    line = str(error).partition("\n")[0].rstrip(". ")
+    cause = gloo.meaning(line, environ)
+    problem = f"{line}; {cause}" if cause else line
+    if spec.world_size > 1:
+        return GroupFailed(rank, here, backend, problem), False
+    return GroupFailed(rank, here, backend, problem, "Look at the network interfaces (GLOO_SOCKET_IFNAME)"), True
+
+
+def _told(meeting: Meeting, failure: GroupFailed) -> GroupFailed:
+    """Tell the others at once of a failure whose cause is here: none of them is to blame, they wait for this rank."""
+    meeting.post(f"out/{failure.rank}", str(failure))
+    meeting.post("broken", str(failure))
+    return failure
+
+
 def _make(store: Any, spec: DistSpec, backend: str, device: "torch.device") -> None:  # noqa: ANN401 - see _c10d
     c10d = _c10d()
-    at_once = device.type == "cuda" and devices.binds_at_once(
+    at_once = device.type == "cuda" and binds_at_once(
         backend, torch_release(), detail=c10d.get_debug_level() == c10d.DebugLevel.DETAIL
     )
-    if device.type != "cpu":
-        devices.select(device.type, device.index)  # the current device is each thread's own
+    hardware.select(device)  # the current device is each thread's own
     c10d.init_process_group(
         backend=backend,
         store=store,
         rank=spec.rank,
         world_size=spec.world_size,
+        timeout=c10d.constants.default_pg_nccl_timeout if "nccl" in backend else None,
         device_id=device if at_once else None,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from . import device as devices
+from . import hardware
 from .addresses import Target
 from .arguments import Given, arguments
 from .combination import MASTER
@@ -61,8 +62,9 @@ def init_from_env(
 
     The launcher is found as `resolve` finds it; keywords and the parsed namespace `args` override.
     `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep
-    torch's own. `device` overrides the choice of the accelerator. `config`, a path or a mapping, is read by
-    `load_config` and becomes `Job.config`. `seed` seeds random, numpy and torch.
+    torch's own. `device` is an accelerator or ``cpu``; where no backend is named, the one that fits it is taken.
+    `config`, a path or a mapping, is read by `load_config` and becomes `Job.config`. `seed` seeds random, numpy and
+    torch.
 
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
@@ -80,7 +82,7 @@ def init_from_env(
         for warning in doubts if outcome.rank == 0 else ():
             log.warning("%s", warning)
     if isinstance(outcome, DistSpec) and outcome.world_size == 1:
-        job = _alone(outcome, device, {} if config is None else config)
+        job = _alone(outcome, environ, device, {} if config is None else config)
     else:
         job = _together(resolution, environ, given, watch, device, {} if config is None else config)
     run(job)
@@ -155,7 +157,7 @@ def _together(
     deciding = resolution.deciding
     spec, endpoint = _locate(resolution.outcome, environ, deciding.resolver if deciding else None, watch.left)
     meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
-    reply = reply_of(spec, spec.backend or "", None, 0)
+    reply = reply_of(spec, spec.backend or "")
     gloo = GlooSettings(environ)
     try:
         with _telling(meeting, lambda: reply):
@@ -171,23 +173,24 @@ def _together(
                 meeting.abort(attrs.evolve(reply, error=str(failure)))
                 raise
             with _failing_together(meeting, spec):
-                accelerators = devices.Accelerators.here()
-                backend = devices.backend_for(spec.backend, accelerators)
-                index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
-                uuid = None if index is None else devices.identity(accelerators.kind, index)
+                accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
+                index = devices.index_of(device, None, accelerators, spec.rank)
             address = meeting.own_address()
-            reply = attrs.evolve(reply_of(spec, backend, uuid, accelerators.visible), address=address)
-            spec = _filled(spec, meeting.hold(reply, roll_call=environ.get(ROLL_CALL) != "off"), meeting.rank0())
+            reply = attrs.evolve(reply_of(spec, backend, accelerators, index), address=address)
+            place = meeting.hold(reply, roll_call=environ.get(ROLL_CALL) != "off")
+            spec = _filled(spec, place, meeting.rank0())
             try:
-                index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
+                if place is None:  # what is unsettled then, a launch without a roll call settles by itself
+                    index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
             except ColossalaiEnvError as failure:
                 meeting.post("broken", f"{reply} failed: {failure}")
                 raise
-            chosen = devices.select(accelerators.kind, index)
+            chosen = devices.named(accelerators, index if place is None else place.device)
             spans_hosts = "gloo" in backend and spec.num_nodes != 1
             gloo.choose(meeting.interface(address) if spans_hosts else None)
             connect(meeting, environ, spec, backend, chosen)
             gloo.formed()
+            hardware.select(chosen)
     except BaseException:
         meeting.close()
         abandon()
@@ -202,7 +205,7 @@ def _failing_together(meeting: Meeting, spec: DistSpec) -> Generator[None]:
     try:
         yield
     except ColossalaiEnvError as failure:
-        meeting.fail(reply_of(spec, spec.backend or "", None, 0, str(failure)), TELLING)
+        meeting.fail(reply_of(spec, spec.backend or "", error=str(failure)), TELLING)
         raise
 
 
@@ -236,7 +239,7 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
     meeting = Meeting(spec=sketch, endpoint=endpoint, watch=watch)
     try:
         meeting.reserve()
-        meeting.fail(attrs.evolve(reply_of(sketch, "", None, 0, str(failure)), rank=rank), TELLING)
+        meeting.fail(attrs.evolve(reply_of(sketch, "", error=str(failure)), rank=rank), TELLING)
     except ColossalaiEnvError:
         log.debug("the other ranks could not be told")
     finally:
@@ -246,7 +249,7 @@ def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnv
 
 def _filled(spec: DistSpec, place: Place | None, rank0: Target) -> DistSpec:
     """Fill in what the launcher left unknown."""
-    found: dict[str, Any] = {} if place is None else attrs.asdict(place)
+    found: dict[str, Any] = {} if place is None else place.numbers()
     found["host"], found["port"] = rank0
     miscounted = "num_nodes" if found.get("num_nodes") != spec.num_nodes else ""
     unknown = {name: value for name, value in found.items() if getattr(spec, name) is None or name == miscounted}
@@ -256,15 +259,15 @@ def _filled(spec: DistSpec, place: Place | None, rank0: Target) -> DistSpec:
 
 def _alone(
     spec: DistSpec,
+    environ: Environ,
     device: "torch.device | str | int | None",
     config: ConfigLike,
 ) -> Job:
     """Make the group of a single process: no socket, no waiting."""
     settings = load_config(config)
-    accelerators = devices.Accelerators.here()
-    backend = devices.backend_for(spec.backend, accelerators)
-    index = devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank)
-    chosen = devices.select(accelerators.kind, index)
+    accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
+    chosen = devices.named(accelerators, devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank))
     spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
-    make_alone(spec, backend, chosen)
+    make_alone(environ, spec, backend, chosen)
+    hardware.select(chosen)
     return Job(spec, chosen, backend, None, settings, None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .config import Config
+from .device import CPU, Accelerators
 from .errors import AlreadyInitialised, ChildOfRank
 from .gloo import GlooSettings
 from .group import destroy, is_made
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("colossalai_env")
 
+SHORT = len("GPU-5ea2c0d1-7d2c")
+"""How much of a UUID goes round: its 12 digits tell all devices of a job apart, and CUDA takes them for the whole."""
+
 CLOSING = 5.0
 """Seconds that rank 0 keeps its store for ranks that close later."""
 
@@ -45,6 +49,7 @@ class Peer:
     node_rank: int
     local_rank: int
     device: str
+    """Its accelerator: the beginning of its UUID, such as ``GPU-5ea2c0d1-7d2c``, or else ``cuda:0``; or ``cpu``."""
 
 
 class Job:
@@ -109,7 +114,7 @@ class Job:
     def topology(self) -> tuple[Peer, ...]:
         """All ranks, as they said in the roll call; read from the store on first use."""
         if self._topology is None:
-            replies = self._meeting.replies() if self._meeting else [reply_of(self.spec, self.backend, None, 0)]
+            replies = self._meeting.replies() if self._meeting else [reply_of(self.spec, self.backend)]
             placed = places(replies)
             self._topology = tuple(
                 Peer(
@@ -118,7 +123,7 @@ class Job:
                     reply.pid,
                     placed[reply.rank].node_rank,
                     placed[reply.rank].local_rank,
-                    reply.device or self.device.type,
+                    reply.device(placed[reply.rank].device) if self._meeting else str(self.device),
                 )
                 for reply in sorted(replies[: self.world_size], key=lambda reply: reply.rank)
             )
@@ -246,8 +251,14 @@ def refuse_second() -> None:
         raise AlreadyInitialised("in a process group that was made without this library", remedy)
 
 
-def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, error: str | None = None) -> Reply:
-    """Say of this process what the roll call asks."""
+def reply_of(
+    spec: DistSpec,
+    backend: str,
+    accelerators: Accelerators = CPU,
+    index: int | None = None,
+    error: str | None = None,
+) -> Reply:
+    """Say of this process what the roll call asks; `index` is its device where that is settled before."""
     version = getattr(sys.modules.get("torch"), "__version__", "")  # none while a thread still imports it
     return Reply(
         rank=spec.rank,
@@ -262,7 +273,11 @@ def reply_of(spec: DistSpec, backend: str, device: str | None, visible: int, err
         local_world_size=spec.local_world_size,
         node_rank=spec.node_rank,
         num_nodes=spec.num_nodes,
-        device=device,
-        visible=visible,
+        kind=accelerators.kind,
+        visible=accelerators.visible,
+        devices=tuple(device[:SHORT] for device in accelerators.ids),
+        index=index,
+        shares=accelerators.shareable,
+        choice=accelerators.choice,
         error=error,
     )

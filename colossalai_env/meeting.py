@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, cast
@@ -39,7 +39,7 @@ from .errors import (
 from .formation import failing, forming, parting
 from .listener import listen, turn_away
 from .progress import Waiting
-from .reply import Place, Reply, named, replies_in
+from .reply import Place, Reply, named, replies_in, sharing
 from .rollcall import (
     Pause,
     Post,
@@ -305,10 +305,19 @@ class Meeting:
 
     def _lead(self, reply: Reply) -> Protocol[Place | None]:
         waiting = Waiting(self.spec.world_size)
+        heard: list[Reply] = []
+
+        def show(replies: Sequence[Reply]) -> None:
+            heard[:] = replies
+            waiting.show(replies)
+
         try:
-            placed = yield from leader(reply, self._farewells, self.watch, waiting.show, self._hint())
+            placed = yield from leader(reply, self._farewells, self.watch, show, self._hint())
         finally:
             waiting.close()
+        shared = sharing(heard)
+        if shared is not None:
+            log.warning("%s", shared)
         return placed
 
     def _hint(self) -> str:

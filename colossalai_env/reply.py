@@ -2,11 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from .errors import Disagreement, DuplicateRank, MissingRanks, NodeLevelRanks, RankFailed, RollCallFailed, SharedDevice
+from .errors import (
+    Disagreement,
+    DuplicateRank,
+    MissingRanks,
+    NodeLevelRanks,
+    NoSuchDevice,
+    RankFailed,
+    RollCallFailed,
+    SharedDevice,
+)
+
+
+def _listed(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
 
 
 @attrs.frozen(kw_only=True)
@@ -25,16 +38,30 @@ class Reply:
     local_world_size: int | None = None
     node_rank: int | None = None
     num_nodes: int | None = None
-    device: str | None = None
+    kind: str = "cpu"
+    """What it computes on, by torch's name."""
     visible: int = 0
+    """How many devices of that kind it sees."""
+    devices: tuple[str, ...] = attrs.field(default=(), converter=_listed)
+    """What tells each of these from all others of any node; empty where nothing does."""
+    index: int | None = None
+    """The one of them that it takes, where that is settled before the roll call."""
+    shares: bool = False
+    """Whether its backend can share a device with another rank."""
+    choice: str = ""
+    """The variables that choose among the devices of its machine, as they are set."""
     address: str | None = None
     """By which it reached the store; None where that was loopback."""
     error: str | None = None
     gave_up: bool | None = None
 
     def line(self) -> str:
-        """Return one line of JSON; what is None is left out."""
-        said = {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        """Return one line of JSON; what is as it is by default is left out."""
+        said = {
+            field.name: getattr(self, field.name)
+            for field in attrs.fields(Reply)
+            if getattr(self, field.name) != field.default
+        }
         return json.dumps(said, separators=(",", ":")) + "\n"
 
     def __str__(self) -> str:
@@ -45,6 +72,24 @@ class Reply:
     def process(self) -> str:
         """Name pid and host."""
         return f"pid {self.pid} on {self.host}"
+
+    def device(self, index: int | None) -> str:
+        """Name the device of this number among those that it sees."""
+        if index is None:
+            return "cpu"
+        return self.devices[index] if self.devices else f"{self.kind}:{index}"
+
+    @property
+    def sight(self) -> str:
+        """Say what devices it sees: ``sees 2 cuda device(s) (CUDA_VISIBLE_DEVICES is '0,1')``."""
+        found = f"{self.visible} {self.kind} device(s)" if self.visible else "no accelerator"
+        return f"sees {found}" + (f" ({self.choice})" if self.choice else "")
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether rank 0 has to find out a number of this rank's, or its device."""
+        numbers = (self.local_rank, self.local_world_size, self.node_rank, self.num_nodes)
+        return None in numbers or (self.index is None and self.visible > 0)
 
     @property
     def node(self) -> tuple[str, str]:
@@ -87,7 +132,12 @@ def problem(replies: Sequence[Reply]) -> RollCallFailed | None:
     for reply in replies:
         if reply.error is not None:
             return MissingRanks(reply.error) if reply.gave_up else RankFailed(f"{reply} failed: {reply.error}")
-    return _duplicate(replies) or disagreement(replies) or _shared_device(replies)
+    return (
+        _duplicate(replies)
+        or disagreement(replies)
+        or shared_device(replies)
+        or too_few_devices(replies, said(replies))
+    )
 
 
 def _duplicate(replies: Sequence[Reply]) -> RollCallFailed | None:
@@ -113,31 +163,110 @@ def disagreement(replies: Sequence[Reply]) -> Disagreement | None:
                 next((getattr(reply, field) for reply in replies if reply.rank == 0), most[0][0]) if tie else most[0][0]
             )
             odd = [reply for reply in replies if getattr(reply, field) != usual]
-            others = ranges(reply.rank for reply in replies if getattr(reply, field) == usual)
-            said = "; ".join(f"{reply} says {getattr(reply, field)!r}" for reply in odd[:SOME])
+            rest = [reply for reply in replies if getattr(reply, field) == usual]
+            others = ranges(reply.rank for reply in rest)
+            told = "; ".join(f"{reply} says {getattr(reply, field)!r}" for reply in odd[:SOME])
             more = f" and {len(odd) - SOME} more" if len(odd) > SOME else ""
+            end = f"start all ranks with one {name}"
+            if field == "backend" and odd[0].kind != rest[0].kind:
+                told = "; ".join(f"{reply} {reply.sight} and takes {reply.backend}" for reply in odd[:SOME])
+                return Disagreement(
+                    f"the ranks see different devices, and so they disagree on the backend: {told}{more}; rank(s) "
+                    f"{others} take {usual}, since {rest[0]} {rest[0].sight}: show every rank its device, or use none "
+                    "on any with device='cpu'"
+                )
             return Disagreement(
-                f"the ranks disagree on the {name}: {said}{more}; rank(s) {others} say {usual!r}: "
-                f"start all ranks with one {name}"
+                f"the ranks disagree on the {name}: {told}{more}; rank(s) {others} say {usual!r}: {end}"
             )
     return None
 
 
-def _shared_device(replies: Sequence[Reply]) -> RollCallFailed | None:
-    """Find two processes with one accelerator, told by its UUID or else by node and local rank."""
-    holders: dict[object, Reply] = {}
+def said(replies: Sequence[Reply]) -> dict[int, int | None]:
+    """Return the local ranks that launchers say, by rank."""
+    return {reply.rank: reply.local_rank for reply in replies}
+
+
+def index_among(visible: int, local_rank: int | None, *, shared: bool) -> int | None:
+    """Return which of its visible devices a rank takes: the only one, the first of its own, or the local rank's.
+
+    `shared` says whether another task of the node sees one of these devices too. None where there is no device, or
+    the local rank counts and is not known. There may be fewer devices than the local rank needs: never a modulo.
+    """
+    if visible == 0:
+        return None
+    return 0 if visible == 1 or not shared else local_rank
+
+
+def taken(replies: Sequence[Reply], local_ranks: Mapping[int, int | None]) -> dict[int, int | None]:
+    """Return by rank the index of the device that each takes, as far as it is known."""
+    seen = Counter(device for reply in replies for device in reply.devices)
+    return {
+        reply.rank: index_among(
+            reply.visible,
+            local_ranks[reply.rank],
+            shared=not reply.devices or any(seen[device] > 1 for device in reply.devices),
+        )
+        if reply.index is None
+        else reply.index
+        for reply in replies
+    }
+
+
+def too_few_devices(replies: Sequence[Reply], local_ranks: Mapping[int, int | None]) -> RankFailed | None:
+    """Find a rank whose local rank's device is not there."""
+    indices = taken(replies, local_ranks)
     for reply in replies:
-        if reply.device is None and reply.local_rank is None:
-            continue
-        slot = reply.device or (reply.node, reply.node_rank, reply.local_rank)
-        first = holders.setdefault(slot, reply)
-        if first is not reply:
-            what = f"device {reply.device}" if reply.device else f"local rank {reply.local_rank}"
+        index = indices[reply.rank]
+        if index is not None and index >= reply.visible:
+            return RankFailed(f"{reply} failed: {beyond(reply.kind, index, reply.visible, reply.rank)}")
+    return None
+
+
+def beyond(kind: str, local_rank: int, visible: int, rank: int) -> NoSuchDevice:
+    """Return the error of a rank whose local rank's device is not there."""
+    return NoSuchDevice(
+        kind,
+        f"local rank {local_rank} needs device {local_rank}",
+        visible,
+        rank,
+        "start one process per device, or show each process its own (CUDA_VISIBLE_DEVICES, --gpus-per-task=1)",
+    )
+
+
+def shared_device(replies: Sequence[Reply]) -> SharedDevice | None:
+    """Find two ranks with one device, which their backend cannot share."""
+    for first, other, device in _pairs(replies):
+        if not (first.shares and other.shares):
             return SharedDevice(
-                f"{first} and {reply} both have {what}: give each process of a node its own LOCAL_RANK, "
-                "or show each its own devices"
+                f"{first} and {other} both have {device}, which {other.backend} cannot share: start one process per "
+                "device, or show each process its own (CUDA_VISIBLE_DEVICES, --gpus-per-task=1, its own LOCAL_RANK); "
+                "to share it say backend='gloo', to use none device='cpu'"
             )
     return None
+
+
+def sharing(replies: Sequence[Reply]) -> str | None:
+    """Say which ranks share devices, where their backend can; None where each has its own."""
+    found = [f"{first} and {other} share {device}" for first, other, device in _pairs(replies)]
+    more = f" ({len(found) - 1} more pairs do)" if len(found) > 1 else ""
+    return f"{found[0]}{more}: each has a part of its memory and time" if found else None
+
+
+def _pairs(replies: Sequence[Reply]) -> Iterator[tuple[Reply, Reply, str]]:
+    """Return pairs of ranks with one device, told by its UUID, or where it has none by node and local rank."""
+    holders: dict[object, Reply] = {}
+    indices = taken(replies, said(replies))
+    for reply in replies:
+        index, device = indices[reply.rank], f"local rank {reply.local_rank}"
+        slot: object = None
+        if index is not None and index < len(reply.devices):
+            slot, device = reply.devices[index], f"device {reply.devices[index]}"
+        elif index is not None and not reply.devices and reply.local_rank is not None:
+            slot = (*reply.node, reply.node_rank, reply.local_rank)
+        if slot is not None:
+            first = holders.setdefault(slot, reply)
+            if first is not reply:
+                yield first, reply, device
 
 
 def missing(
@@ -182,26 +311,42 @@ class Place:
     local_world_size: int
     node_rank: int
     num_nodes: int
+    device: int | None = None
+    """The one of its visible devices that it takes; None where it has none."""
+
+    def numbers(self) -> dict[str, int]:
+        """Return what is no device."""
+        return {name: number for name, number in attrs.asdict(self).items() if name != "device"}
 
 
 def places(replies: Sequence[Reply]) -> dict[int, Place]:
     """Give every rank its numbers: as its launcher says, or else by node and order of rank.
 
-    A launcher's nodes may be on one host, such as two containers, or agents that are tried on a laptop: where it says
-    which node a rank is on, that counts, and not the host. Where it says only how many nodes there are, and there
-    cannot be that many, the hosts are counted.
+    A launcher's nodes may be on one host, such as two containers, or nodes that are played on a laptop: where it says
+    which node a rank is on, that counts, and not the host; and two ranks of one local rank are on two nodes. Where it
+    says only how many nodes there are, and there cannot be that many, the hosts are counted.
     """
     nodes: dict[object, list[Reply]] = {}
+    seats: Counter[object] = Counter()
     for reply in sorted(replies, key=lambda reply: reply.rank):
-        nodes.setdefault(reply.node if reply.node_rank is None else reply.node_rank, []).append(reply)
+        seat = (reply.node, reply.local_world_size, reply.local_rank)
+        turn = 0 if reply.local_rank is None else seats[seat]
+        seats[seat] += 1
+        where = (reply.node, reply.local_world_size, turn) if reply.node_rank is None else reply.node_rank
+        nodes.setdefault(where, []).append(reply)
     sizes = [max(len(here), *((reply.local_rank or 0) + 1 for reply in here)) for here in nodes.values()]
     most = len(replies) - max(sizes, default=0) + 1
+    local_ranks: dict[int, int | None] = {
+        reply.rank: _said(reply.local_rank, position) for here in nodes.values() for position, reply in enumerate(here)
+    }
+    indices = taken(replies, local_ranks)
     return {
         reply.rank: Place(
             local_rank=_said(reply.local_rank, position),
             local_world_size=_said(reply.local_world_size, size),
             node_rank=_said(reply.node_rank, index),
             num_nodes=reply.num_nodes if reply.num_nodes and len(nodes) <= reply.num_nodes <= most else len(nodes),
+            device=indices[reply.rank],
         )
         for index, (node, size) in enumerate(zip(nodes.values(), sizes, strict=True))
         for position, reply in enumerate(node)

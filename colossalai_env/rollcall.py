@@ -12,7 +12,7 @@ import attrs
 
 from . import errors
 from .errors import Disagreement, LostRanks, MissingRanks, RollCallFailed, Surplus
-from .reply import Place, Reply, missing, named, node_level, places, problem, replies_in
+from .reply import Place, Reply, missing, named, node_level, places, problem, replies_in, too_few_devices
 
 BEAT = 0.5
 """Seconds between two looks of rank 0 at the replies while it waits."""
@@ -184,7 +184,7 @@ def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | 
     if failure is not None:
         yield Post({_left(reply): "1"})
         raise failure
-    if None in {reply.local_rank, reply.local_world_size, reply.node_rank, reply.num_nodes}:
+    if reply.unsaid:
         said: str | None = yield Read(f"place/{reply.rank}", SILENCE)
         if said is None:
             raise LostRanks(f"rank 0 ({leader_process}) let all ranks in and then gave no sign of life")
@@ -259,11 +259,7 @@ def leader(
     if failure is None:
         placed = places(replies)
         yield Post(
-            {
-                f"place/{other.rank}": json.dumps(attrs.astuple(placed[other.rank]))
-                for other in replies
-                if _unsaid(other)
-            }
+            {f"place/{other.rank}": json.dumps(attrs.astuple(placed[other.rank])) for other in replies if other.unsaid}
         )
         yield Post({"go": OK})
         return placed[reply.rank]
@@ -281,10 +277,6 @@ def _waiting(replies: Sequence[Reply]) -> list[Reply]:
     """Return one reply of each rank that still waits for the verdict: those that gave up have left."""
     left = {reply.rank for reply in replies if reply.gave_up}
     return list({reply.rank: reply for reply in replies if reply.rank not in left}.values())
-
-
-def _unsaid(reply: Reply) -> bool:
-    return None in {reply.local_rank, reply.local_world_size, reply.node_rank, reply.num_nodes}
 
 
 def _gather(
@@ -308,7 +300,8 @@ def _gather(
             odd_since = watch.clock() if odd_since is None else odd_since
             failure = failure if watch.clock() - odd_since >= GRACE else None
         if failure is None and complete:
-            failure = node_level(replies)
+            placed = places(replies).items()
+            failure = node_level(replies) or too_few_devices(replies, {rank: at.local_rank for rank, at in placed})
         if failure is not None or complete:
             return failure, replies
         if watch.left <= 0:

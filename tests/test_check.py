@@ -51,6 +51,15 @@ def test_one_process_alone_is_a_map_too() -> None:
     assert (ended.code, "1 rank on 1 node" in ended.out) == (0, True)
 
 
+def test_a_device_can_be_asked_for() -> None:
+    ended = run([SCRIPT, "check", "--largest", "0", "--device", "cpu"])
+    assert (ended.code, "1 rank on 1 node, gloo" in ended.out) == (0, True)
+    for asked in ("7", "cuda:7"):
+        ended = run([SCRIPT, "check", "--device", asked])
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith(f"NoSuchDevice: device {asked} was asked for, but 0 ")
+
+
 def test_ranks_that_are_started_by_hand_are_told_by_options() -> None:
     port = str(free_port())
     with Processes() as processes:

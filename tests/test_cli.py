@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from colossalai_env import cli
+from colossalai_env import Environ, cli
 from colossalai_env.addresses import reachable
 from colossalai_env.cli import doctor
+from colossalai_env.device import Accelerators
 from colossalai_env.testing.captures import RECORDED
+from tests.devices import Fake
 from tests.processes import TORCHRUN, Ended, clean_environment, run
 
 COMMAND = [sys.executable, "-m", "colossalai_env"]
@@ -359,6 +361,33 @@ def test_doctor_goes_on_where_torch_cannot_be_used(source: str, told: str, tmp_p
     assert (code, found["torch"]["state"]) == (1, "wrong")
     assert told in found["torch"]["found"]
     assert "ports" in found
+
+
+HERE = {"files": ["/dev/nvidia0"], "ids": ["GPU-aa"], "known": 1, "driver": "580.95.05"}
+NAMED = "1 NVIDIA GPU(s) (/dev/nvidia0, driver 580.95.05), and torch sees none: "
+
+
+@pytest.mark.parametrize(
+    ("fake", "value", "state", "found"),
+    [
+        (Fake(ids=("GPU-aa", "GPU-bb")), None, "ok", "2 of kind cuda: GPU-aa, GPU-bb"),
+        (Fake(ids=("",)), "0", "ok", "1 of kind cuda; CUDA_VISIBLE_DEVICES is '0'"),
+        (Fake(ids=("GPU-aa",), refuses="too old"), None, "wrong", "1 of kind cuda, and its driver says: too old"),
+        (Fake(machine=HERE), "1", "wrong", f"{NAMED}CUDA_VISIBLE_DEVICES is '1', and '1' is none of its devices, 0"),
+        (Fake(machine=HERE, refuses="too old"), None, "wrong", f"{NAMED}its driver says: too old"),
+        (Fake(machine=HERE), "", "note", "no accelerator is visible, and CUDA_VISIBLE_DEVICES is ''"),
+        (Fake(kind="cpu", maker="", machine=HERE), None, "note", f"{NAMED}this torch is built for CPUs"),
+        (Fake(), None, "note", "no accelerator: the CPU, with gloo"),
+    ],
+)
+def test_doctor_finds_devices_as_init_does(
+    fake: Fake, value: str | None, state: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.put(monkeypatch.setattr)
+    environ = Environ({} if value is None else {"CUDA_VISIBLE_DEVICES": value})
+    finding = doctor.devices(Accelerators.here(), environ)
+    assert (finding.state, finding.found) == (state, found)
+    assert finding.advice or state == "ok"
 
 
 NAMELESS = "127.0.0.1 localhost\n"

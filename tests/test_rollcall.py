@@ -31,6 +31,7 @@ from colossalai_env.reply import (
     problem,
     ranges,
     replies_in,
+    sharing,
 )
 from colossalai_env.rollcall import Add, Alive, Append, Await, Pause, Post, Protocol, Read, Watch, leader, member
 
@@ -83,14 +84,88 @@ def test_a_disagreement_names_the_odd_rank_its_host_and_both_values(field: str, 
     assert repr(getattr(reply(0), field)) in str(told)
 
 
-def test_a_device_or_local_rank_held_twice_names_both() -> None:
-    shared = [reply(0, device="GPU-1"), reply(1, device="GPU-1")]
-    assert isinstance(problem(shared), SharedDevice)
-    assert "rank 0 (pid 100 on n0) and rank 1 (pid 101 on n0)" in str(problem(shared))
-    assert isinstance(problem([reply(0, local_rank=0), reply(1, local_rank=0)]), SharedDevice)
-    agents = [reply(0, local_rank=0, node_rank=0), reply(1, local_rank=0, node_rank=1)]
+def gpus(rank: int, *devices: str, **said: Any) -> Reply:
+    """Return the reply of a rank that sees these GPUs, the only one of which is its."""
+    only = {"index": 0} if len(devices) == 1 else {}
+    seen: dict[str, Any] = {"kind": "cuda", "visible": len(devices), "devices": devices, "backend": "nccl", **only}
+    return reply(rank, **(seen | said))
+
+
+def test_a_device_held_twice_names_both_and_every_way_out() -> None:
+    told = problem([gpus(0, "GPU-1"), gpus(1, "GPU-1")])
+    assert isinstance(told, SharedDevice)
+    assert "rank 0 (pid 100 on n0) and rank 1 (pid 101 on n0) both have device GPU-1, which nccl cannot" in str(told)
+    for way in ("one process per device", "--gpus-per-task=1", "LOCAL_RANK", "backend='gloo'", "device='cpu'"):
+        assert way in str(told)
+
+
+def test_a_device_is_shared_where_both_backends_can_and_that_is_said() -> None:
+    shared = [gpus(0, "GPU-1", shares=True), gpus(1, "GPU-1", shares=True), gpus(2, "GPU-1", shares=True)]
+    assert problem(shared) is None
+    assert str(sharing(shared)).startswith(
+        "rank 0 (pid 100 on n0) and rank 1 (pid 101 on n0) share device GPU-1 (1 mor"
+    )
+    assert sharing([gpus(0, "GPU-1"), gpus(1, "GPU-2")]) is None
+    assert isinstance(problem([shared[0], gpus(1, "GPU-1")]), SharedDevice)
+
+
+def test_one_local_rank_for_two_is_no_clash_where_uuids_tell_devices_apart_or_there_is_none() -> None:
+    assert problem([reply(0, local_rank=0), reply(1, local_rank=0)]) is None
+    assert problem([gpus(0, "GPU-1", local_rank=0), gpus(1, "GPU-2", local_rank=0)]) is None
+
+
+def test_devices_without_uuids_are_told_apart_by_node_and_local_rank() -> None:
+    unnamed: dict[str, Any] = {"kind": "hpu", "visible": 1, "index": 0}
+    two = [reply(0, local_rank=0, **unnamed), reply(1, local_rank=0, **unnamed)]
+    assert "both have local rank 0" in str(problem(two))
+    agents = [attrs.evolve(one, node_rank=node) for node, one in enumerate(two)]
     assert problem(agents) is None
-    assert problem([reply(0, local_rank=0), reply(2, local_rank=0)]) is None
+    assert problem([two[0], reply(2, local_rank=0, **unnamed)]) is None
+
+
+def test_ranks_whose_gpus_nobody_else_sees_take_their_first_and_others_the_local_ranks() -> None:
+    own = [gpus(0, "a", "b", local_rank=0), gpus(1, "c", "d", local_rank=1)]
+    assert {rank: place.device for rank, place in places(own).items()} == {0: 0, 1: 0}
+    seen = [gpus(0, "a", "b", local_rank=0), gpus(1, "a", "b", local_rank=1)]
+    assert {rank: place.device for rank, place in places(seen).items()} == {0: 0, 1: 1}
+    unsaid = [gpus(0, "a", "b"), gpus(1, "a", "b"), reply(2)]
+    assert {rank: place.device for rank, place in places(unsaid).items()} == {0: 0, 1: 1, 2: None}
+    asked = [gpus(0, "a", "b", local_rank=0, index=1), gpus(1, "a", "b", local_rank=1, index=0)]
+    assert {rank: place.device for rank, place in places(asked).items()} == {0: 1, 1: 0}
+    half = [gpus(0, "a", "b", local_rank=0), gpus(1, "b", "c", local_rank=1)]
+    assert {rank: place.device for rank, place in places(half).items()} == {0: 0, 1: 1}
+
+
+def test_a_local_rank_beyond_the_devices_that_others_see_too_is_an_error_with_the_numbers() -> None:
+    few = [gpus(rank, "a", "b", local_rank=rank) for rank in range(3)]
+    told = problem(few)
+    assert isinstance(told, RankFailed)
+    assert "rank 2 (pid 102 on n1) failed: local rank 2 needs device 2, but 2 cuda device(s) are visible" in str(told)
+    assert problem([gpus(2, "a", "b", local_rank=2), gpus(3, "c", "d", local_rank=3)]) is None
+
+
+@given(st.data(), st.integers(2, 5))
+def test_two_ranks_never_get_one_device_in_silence(data: st.DataObject, size: int) -> None:
+    """Whatever tasks see: each has a device of its own, or the launch ends."""
+    sights = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True)
+    ranks = [gpus(rank, *data.draw(sights), local_rank=rank, host="n0") for rank in range(size)]
+    if problem(ranks) is None:
+        placed = places(ranks)
+        taken = [one.devices[placed[one.rank].device or 0] for one in ranks]
+        assert len(set(taken)) == size
+
+
+def test_ranks_that_see_different_devices_are_told_so_and_not_that_they_disagree_on_a_backend() -> None:
+    blind = reply(2, backend="gloo", choice="CUDA_VISIBLE_DEVICES is ''")
+    usual = [gpus(rank, f"GPU-{rank}", choice="CUDA_VISIBLE_DEVICES is '0'") for rank in (0, 1, 3)]
+    told = str(problem([*usual, blind]))
+    assert told.startswith(
+        "the ranks see different devices, and so they disagree on the backend: rank 2 (pid 102 on n1) "
+    )
+    assert "sees no accelerator (CUDA_VISIBLE_DEVICES is '') and takes gloo; rank(s) 0-1, 3 take nccl, since" in told
+    assert "rank 0 (pid 100 on n0) sees 1 cuda device(s) (CUDA_VISIBLE_DEVICES is '0')" in told
+    alike = str(problem([usual[0], attrs.evolve(usual[1], backend="gloo")]))
+    assert alike.startswith("the ranks disagree on the backend: rank 1 (pid 101 on n0) says 'gloo'")
 
 
 def test_an_error_of_one_rank_is_told_in_its_own_words() -> None:
@@ -101,6 +176,7 @@ def test_an_error_of_one_rank_is_told_in_its_own_words() -> None:
 
 def test_unsaid_numbers_come_from_hosts_and_said_ones_stay() -> None:
     found = places([reply(0), reply(2), reply(1), reply(3, local_rank=5)])
+    assert {place.device for place in found.values()} == {None}
     assert found[1] == Place(local_rank=1, local_world_size=2, node_rank=0, num_nodes=2)
     assert found[2] == Place(local_rank=0, local_world_size=6, node_rank=1, num_nodes=2)
     assert found[3] == Place(local_rank=5, local_world_size=6, node_rank=1, num_nodes=2)
@@ -114,6 +190,19 @@ def test_nodes_that_a_launcher_counts_on_one_host_are_taken_as_it_says_or_else_t
     assert counted[1] == Place(local_rank=1, local_world_size=2, node_rank=0, num_nodes=1)
     wider = places([reply(rank, num_nodes=1) for rank in range(4)])
     assert wider[3] == Place(local_rank=1, local_world_size=2, node_rank=1, num_nodes=2)
+
+
+def test_two_ranks_of_one_local_rank_are_on_two_nodes_though_on_one_host() -> None:
+    """As when nodes are played on one machine."""
+    cyclic = [reply(rank, host="n0", local_rank=rank // 2, local_world_size=2) for rank in range(4)]
+    assert [(place.node_rank, place.num_nodes) for _, place in sorted(places(cyclic).items())] == [(0, 2), (1, 2)] * 2
+    by_hand = [reply(rank, 2, host="n0", local_rank=0) for rank in range(2)]
+    assert places(by_hand) == {0: Place(0, 1, 0, 2), 1: Place(0, 1, 1, 2)}
+    uneven = [
+        reply(rank, 3, host="n0", local_rank=local, local_world_size=size)
+        for rank, local, size in ((0, 0, 1), (1, 0, 2), (2, 1, 2))
+    ]
+    assert [place.node_rank for _, place in sorted(places(uneven).items())] == [0, 1, 1]
 
 
 def test_ranks_alone_on_nodes_of_many_accelerators_are_refused() -> None:

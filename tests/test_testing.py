@@ -12,6 +12,7 @@ import attrs
 import pytest
 from colossalai_env_cli import CLI_ARGS
 from colossalai_env_hydra import HYDRA
+from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
 from colossalai_env_torch import TORCH
 from hypothesis import Phase, find, given, settings
@@ -113,9 +114,12 @@ def test_processes_are_started_as_the_launcher_would(resolver: Resolver, job_id:
     assert told == [[rank, local, host, resolver.name] for rank, local in enumerate([0, 0, 1, 1])]
 
 
-def test_code_for_several_nodes_runs_on_one_machine() -> None:
-    layout = attrs.evolve(TWO_NODES, port=free_port(), job_id="bed/0")
-    ended = launch_as(TORCH, layout, [sys.executable, "tests/programs/sum.py"], seconds=120)
+@pytest.mark.parametrize(("resolver", "job_id"), [(TORCH, "bed/0"), (HYDRA, "u"), (OPENMPI, "7")], ids=str)
+def test_code_for_several_nodes_runs_on_one_machine(resolver: Resolver, job_id: str) -> None:
+    """Hydra and Open MPI say no node's number: there one local rank for two tells that these are two nodes."""
+    layout = attrs.evolve(TWO_NODES, port=free_port(), job_id=job_id)
+    ended = launch_as(resolver, layout, [sys.executable, "tests/programs/sum.py"], seconds=120)
+    assert [one.code for one in ended] == [0] * 4, ended
     told = [json.loads(one.out.split("TOLD ")[1]) for one in ended]
     assert [(one["sum"], one["node_rank"], one["num_nodes"]) for one in told] == [
         (10, rank % 2, 2) for rank in range(4)

@@ -23,9 +23,12 @@ import attrs
 
 from colossalai_env.addresses import OWN_NAME, addresses
 from colossalai_env.colossal import add_rank_options
+from colossalai_env.device import Accelerators
+from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError, listed, where
 from colossalai_env.init import init_from_env
 from colossalai_env.job import Job
+from colossalai_env.nccl import Words
 from colossalai_env.reply import ranges
 
 from . import picture
@@ -64,6 +67,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_rank_options(parser)
     parser.add_argument("--backend", help="torch's backend; NCCL on GPUs and gloo on CPUs where it is left out")
     parser.add_argument(
+        "--device",
+        type=_device,
+        help="cpu, or a device by torch's name; the one that fits each rank where it is left out",
+    )
+    parser.add_argument(
         "--timeout",
         type=_seconds,
         default=60.0,
@@ -79,6 +87,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--svg", metavar="FILE", help="draw the map there")
     parser.add_argument("--html", metavar="FILE", help="write the map there as a page of its own")
+
+
+def _device(text: str) -> str | int:
+    return int(text) if text.isascii() and text.isdecimal() else text
 
 
 def _seconds(text: str) -> float:
@@ -97,7 +109,7 @@ def _bytes(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Check; the code is 1 where ranks do not meet or a sum is wrong. Rank 0 alone prints the map."""
     try:
-        with init_from_env(args=options, timeout=options.timeout) as job:
+        with init_from_env(args=options, device=options.device, timeout=options.timeout) as job:
             with _within(job, options.timeout, "gathering what the ranks say of themselves"):
                 members = _members(job)
             with _within(job, options.timeout, "a sum over all ranks"):
@@ -137,7 +149,8 @@ def _within(job: Job, seconds: float, doing: str) -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        end(str(error).partition("\n")[0])
+        words = Words.of(str(error), Environ.snapshot())
+        end(str(error).partition("\n")[0] if words is None else f"{words.problem}. {words.advice}")
     finally:
         timer.cancel()
 
@@ -165,7 +178,7 @@ def _members(job: Job) -> tuple[Member, ...]:
         local_rank=job.local_rank,
         device=str(job.device),
         model=module.get_device_name(job.device) if job.device.type != "cpu" else "",
-        accelerators=torch.accelerator.device_count(),
+        accelerators=Accelerators.here().visible,
         cores=tuple(sorted(os.sched_getaffinity(0))),
         threads=torch.get_num_threads(),
         addresses=named,

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 
 import attrs
 
+from colossalai_env import hardware
 from colossalai_env.addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
 from colossalai_env.derived import LOWEST_PORT, PORT_LIMIT
+from colossalai_env.device import Accelerators, unusable
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
 from colossalai_env.listener import largest_world
@@ -49,9 +51,6 @@ SMALL_SHM = 1 << 30
 
 MANY = 1024
 """Ranks that rank 0's limit of open files should suffice for without a word."""
-
-HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-"""Variables that hide devices from torch."""
 
 COSTLY: Mapping[str, tuple[str, str]] = {
     "NCCL_P2P_DISABLE": ("1", "the GPUs of a node do not copy to each other directly, which is slow"),
@@ -114,12 +113,10 @@ def _torch(environ: Environ) -> Iterator[Finding]:
     if not hasattr(torch, "accelerator"):
         yield Finding(WRONG, "torch", f"{torch.__version__} has no torch.accelerator", "install torch 2.6 or newer")
         return
-    from colossalai_env.device import Accelerators
-
     backends = [name for name in ("nccl", "gloo", "mpi", "xccl") if distributed.is_backend_available(name)]
     yield Finding(OK, "torch", f"{torch.__version__}, backends {', '.join(backends)}")
     here = Accelerators.here()
-    yield _devices(here.kind, here.visible, environ, torch.version.cuda or torch.version.hip or "none")
+    yield devices(here, environ)
     if "nccl" in backends:
         cuda: Any = torch.cuda  # its nccl has no types
         yield Finding(OK, "NCCL", ".".join(map(str, cuda.nccl.version())))
@@ -127,17 +124,25 @@ def _torch(environ: Environ) -> Iterator[Finding]:
         yield Finding(WRONG, "NCCL", "this torch was built without it", "install another build, or use gloo")
 
 
-def _devices(kind: str, visible: int, environ: Environ, toolkit: str) -> Finding:
-    if visible:
-        return Finding(OK, "devices", f"{visible} of kind {kind}")
-    hidden = environ.found(HIDING)
-    if hidden:
-        told = ", ".join(f"{name} is {value!r}" for name, value in hidden)
-        return Finding(NOTE, "devices", f"no accelerator is visible, and {told}", "unset it to see them all")
-    present = [path for path in ("/dev/nvidia0", "/dev/kfd") if os.path.exists(path)]
-    if present:
-        advice = f"install a build of torch with CUDA or ROCm (this one has {toolkit}); look at nvidia-smi or rocm-smi"
-        return Finding(WRONG, "devices", f"{present[0]} is there, and torch sees no device", advice)
+def devices(here: Accelerators, environ: Environ) -> Finding:
+    """Tell what init_from_env would find, by the same rule."""
+    set_here = ", ".join(f"{name} is {value!r}" for name, value in environ.found(hardware.CHOOSING["AMD"]))
+    trouble = unusable(hardware.built_for(), environ)
+    if here.visible:
+        try:
+            ids = hardware.initialise(here.kind)
+        except hardware.DriverFailed as failure:
+            advice = "mend the driver; nvidia-smi or rocm-smi shows its state"
+            return Finding(
+                WRONG, "devices", f"{here.visible} of kind {here.kind}, and its driver says: {failure}", advice
+            )
+        told = f": {', '.join(ids)}" if all(ids) else ""
+        return Finding(OK, "devices", f"{len(ids)} of kind {here.kind}{told}{f'; {set_here}' if set_here else ''}")
+    if trouble is not None:
+        state = WRONG if trouble.built else NOTE
+        return Finding(state, "devices", f"{trouble.machine}, and torch sees none: {trouble.reason}", trouble.advice)
+    if set_here:
+        return Finding(NOTE, "devices", f"no accelerator is visible, and {set_here}", "unset it to see them all")
     return Finding(NOTE, "devices", "no accelerator: the CPU, with gloo", "on a login node this is as it should be")
 
 

@@ -47,9 +47,6 @@ def launch_as(
     MASTER_ADDR and MASTER_PORT are exported, as its users must. `argv` is the command; options that the launcher
     is read from are added to it. `env` is added to this process's variables; those of other launchers are left out.
 
-    This is one machine: `init_from_env` refuses two processes of one local rank on it where the launcher does not say
-    which node each is on, as it must on a cluster.
-
     After `seconds`, or when this call is interrupted, the processes that are left are killed, with what they started.
     Raises ``ValueError`` for a layout with an agent's store, which nobody here would serve, ``InvalidSpec`` for one
     that the launcher cannot do, and ``RuntimeError`` where other variables of this process would hide the launcher's.
