@@ -144,7 +144,7 @@ def _python(code: str, who: Contender, env: Mapping[str, str] | None = None, **s
     text = code.format(imports=who.imports, before=who.before, call=who.call)
     return subprocess.Popen(
         [PEERS / "bin/python", "-c", text, sysconfig.get_path("purelib")],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **shared},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "CUDA_VISIBLE_DEVICES": "-1", **shared},
         stderr=subprocess.DEVNULL,
         text=True,
         **streams,

@@ -1,21 +1,33 @@
-"""Hypothesis profiles: `dev` looks further each time, `ci` tries the same examples every time."""
+"""Hypothesis profiles, `dev` looks further each time, `ci` tries the same examples every time; and who gets GPUs."""
 
 import os
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import devices
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+devices.hide()
+
+NEEDED = {"gpu": 1, "gpu2": 2}
+"""How many GPUs the tests with a mark need."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know the setting of pytest-timeout where that is absent, as it may be on a machine with GPUs."""
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "read by pytest-timeout, which is not installed")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
-    gpus = [item for item in items if item.get_closest_marker("gpu")]
-    if gpus:
-        import torch
-
-        if not torch.cuda.is_available():
-            for item in gpus:
-                item.add_marker(pytest.mark.skip(reason="no GPU on this machine"))
+    """Skip what needs more GPUs than there are."""
+    marked = [(item, needed) for item in items for mark, needed in NEEDED.items() if item.get_closest_marker(mark)]
+    here = devices.count() if marked else 0
+    for item, needed in marked:
+        if here < needed:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPU(s), and torch can use {here} here"))

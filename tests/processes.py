@@ -34,10 +34,11 @@ LAUNCHERS = (
 )
 
 
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's variables without any launcher's, and one thread a process."""
+def clean_environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Return this process's variables without any launcher's, and one thread a process; None in `extra` unsets."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(extra or {})}
+    found = {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(extra or {})}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def free_port() -> int:
@@ -70,7 +71,7 @@ class Processes:
         return self
 
     def start(
-        self, command: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self, command: Sequence[str | Path], env: Mapping[str, str | None] | None = None, cwd: Path | None = None
     ) -> subprocess.Popen[str]:
         """Start a command in a session of its own."""
         process = subprocess.Popen(
@@ -106,7 +107,7 @@ class Processes:
                     stream.close()
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 90) -> Ended:
+def run(command: Sequence[str | Path], env: Mapping[str, str | None] | None = None, seconds: float = 90) -> Ended:
     """Run one command to its end."""
     with Processes() as processes:
         processes.start(command, env)

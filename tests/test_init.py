@@ -326,9 +326,3 @@ raise KeyError("the end")
     ended = run([sys.executable, "-c", program])
     assert ended.code == 1
     assert ended.err.strip().endswith("KeyError: 'the end'")
-
-
-@pytest.mark.gpu
-def test_nccl_on_a_gpu_with_device_id_and_a_quiet_end() -> None:
-    ranks = told([run([*TORCHRUN, "--standalone", "--nproc-per-node=1", SUM])])
-    assert (ranks[0]["device"], ranks[0]["backend"]) == ("cuda:0", "nccl")

@@ -8,6 +8,7 @@ from colossalai_env_slurm import SLURM
 
 from colossalai_env import DistSpec, resolve
 from colossalai_env.derived import derived_port
+from tests.devices import HIDDEN
 
 from .model import Fault, Rank
 from .ports import free_port, is_free
@@ -18,6 +19,7 @@ ALWAYS = {
     "OMP_NUM_THREADS": "1",
     "GLOO_SOCKET_IFNAME": "lo",
     "PYTHONUNBUFFERED": "1",
+    **HIDDEN,
 }
 
 

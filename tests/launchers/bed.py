@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.devices import HIDDEN
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -198,7 +200,7 @@ class Bed:
         """Return a login's variables: what ssh would give, and nothing of ours."""
         paths = f"{Path(sys.prefix) / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         base = {"PATH": paths, "HOME": str(self.folder), "LANG": "C.UTF-8", "SHELL": "/bin/sh", "OMP_NUM_THREADS": "1"}
-        return {**base, **(extra or {})}
+        return {**base, **HIDDEN, **(extra or {})}
 
     def start(
         self, host: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 60
