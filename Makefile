@@ -16,8 +16,10 @@ GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_d
 .PHONY: demo test test-gpu check docs bench format clean
 .DELETE_ON_ERROR:
 
-demo: .venv/ready ## four processes under torchrun train together, then the same script alone
-	$(BIN)/torchrun --standalone --nproc-per-node=4 examples/train.py
+demo: .venv/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
+	@gpus=$$($(BIN)/python -c 'from colossalai_env.device import Accelerators; print(Accelerators.here().visible)') && \
+	if [ "$$gpus" = 0 ]; then echo "No GPU here: four processes train on CPUs."; else echo "$$gpus GPU(s) here: one process trains on each."; fi && \
+	$(BIN)/torchrun --standalone --nproc-per-node=$$([ "$$gpus" = 0 ] && echo 4 || echo $$gpus) examples/train.py
 	$(BIN)/python examples/train.py
 
 test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
