@@ -13,7 +13,7 @@ GPU_READY := $(if $(filter True,$(CAN)),.venv/checkout/ready,.venv/ready)
 WITH_GPUS := $(if $(filter True,$(CAN)),PYTHONPATH=$(CURDIR)/.venv/checkout:$(CURDIR)/plugins:$(CURDIR) $(PYTHON),$(BIN)/python)
 GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_devices,tests/test_$(name).py)
 
-.PHONY: demo test test-gpu check docs bench format clean
+.PHONY: demo test test-gpu check docs bench bench-gpu format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
@@ -27,6 +27,9 @@ test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is abse
 
 test-gpu: $(GPU_READY) ## the tests that use GPUs, and those of devices that are faked; needs no network where torch is there
 	$(WITH_GPUS) -m pytest -rs --basetemp=.venv/tmp $(GPU_TESTS)
+
+bench-gpu: $(GPU_READY) ## measure a cold script on the GPUs that are there, beside plain torch
+	$(WITH_GPUS) -m benchmarks.gpu
 
 check: .venv/ready ## format, lint, types and the direction of imports
 	$(BIN)/ruff format --check
