@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ def start(rank: dict[str, Any]) -> tuple[int, int, Any]:
             if rank["fake"] is not None:
                 Fake(**rank["fake"]).put(setattr)
             os.write(write, json.dumps(join(rank["keywords"])).encode())
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(0)
     os.close(write)
