@@ -112,16 +112,16 @@ def _resolves(host: str | None, until: float) -> bool:
 
 
 def _ask(spec: DistSpec, environ: Environ, ways: Sequence[Way], seconds: float, asked: list[str]) -> Located | None:
-    """Ask in turn; a way answers None where it does not apply, which is alike on all ranks."""
+    """Ask in turn; a way that does not apply says why, or answers None."""
     allowed = _allowed(spec, environ, ways)
     for way in ways:
         if way.name not in allowed:
             asked.append(f"{way.name} is not allowed by {LOCATE}")
             continue
-        located = way.ask(spec, environ, seconds)
-        if located is not None:
-            return located
-        asked.append(f"{way.name} does not apply here")
+        answer = way.ask(spec, environ, seconds)
+        if isinstance(answer, Located):
+            return answer
+        asked.append(f"{way.name}: {answer or 'does not apply here'}")
     return None
 
 
@@ -142,7 +142,7 @@ def _allowed(spec: DistSpec, environ: Environ, ways: Sequence[Way]) -> frozenset
 def _with(spec: DistSpec, located: Located) -> DistSpec:
     sources = dict(spec.sources)
     changes: dict[str, Any] = {}
-    if spec.sources.get("host") not in GIVEN:
+    if spec.sources.get("host") not in GIVEN and not spec.one_node:
         changes["host"], sources["host"] = located.host, located.source
     if spec.job_id is None and located.job_id is not None:
         changes["job_id"], sources["job_id"] = located.job_id, located.source

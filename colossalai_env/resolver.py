@@ -79,10 +79,11 @@ class Way(NamedTuple):
     """One way to ask a launcher for rank 0's host."""
 
     name: str
-    ask: Callable[[DistSpec, Environ, float], Located | None]
+    ask: Callable[[DistSpec, Environ, float], Located | str | None]
     """Takes spec, environment and the seconds that are left.
 
-    Returns ``None`` where it does not apply, which must be alike on all ranks; raises `CannotLocate`.
+    Returns the reason in words, for the error, or ``None`` where it does not apply. A way through which the ranks wait
+    for each other must apply alike on all of them. Raises `CannotLocate`.
     """
 
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 
 def ancestors() -> Iterator[int]:
@@ -28,19 +29,45 @@ def mapped_libraries(beginning: str, pid: int | str = "self") -> list[str]:
     return sorted(path for path in paths if os.path.basename(path).startswith(beginning))
 
 
+def mpi_has_begun() -> bool:
+    """Tell whether MPI has been initialised in this process, without bringing it in."""
+    return any(_says(path, "MPI_Initialized") for path in mapped_libraries("libmpi"))
+
+
 def mpi_runs() -> bool:
-    """Tell whether MPI is initialised in this process, without bringing it in."""
-    for path in mapped_libraries("libmpi"):
-        flag = ctypes.c_int(0)
-        try:
-            initialized = getattr(ctypes.CDLL(path), "MPI_Initialized", None)
-        except OSError:  # replaced on disk since it was mapped
-            continue
-        if initialized is not None and initialized(ctypes.byref(flag)) == 0 and flag.value:
-            return True
-    return False
+    """Tell whether MPI has been initialised in this process and not finalized."""
+    return mpi_has_begun() and not any(_says(path, "MPI_Finalized") for path in mapped_libraries("libmpi"))
+
+
+def mpi_waits(families: tuple[str, ...]) -> bool:
+    """Tell whether a libmpi whose version begins with one of `families` is loaded and could still be initialised."""
+    return any(
+        _version(path).startswith(families) and not _says(path, "MPI_Finalized") for path in mapped_libraries("libmpi")
+    )
 
 
 def mpi_may_follow(backend: str | None) -> bool:
     """Tell whether this process could still call MPI_Init: mpi4py is there, libmpi is mapped, or the backend is MPI."""
     return find_spec("mpi4py") is not None or bool(mapped_libraries("libmpi")) or backend == "mpi"
+
+
+def _says(path: str, question: str) -> bool:
+    """Ask a library one of the questions that MPI answers at any time."""
+    flag = ctypes.c_int(0)
+    answer = _function(path, question)
+    return answer is not None and answer(ctypes.byref(flag)) == 0 and bool(flag.value)
+
+
+def _version(path: str) -> str:
+    text, length = ctypes.create_string_buffer(8192), ctypes.c_int(0)
+    answer = _function(path, "MPI_Get_library_version")
+    return (
+        text.value.decode("utf-8", "replace") if answer is not None and answer(text, ctypes.byref(length)) == 0 else ""
+    )
+
+
+def _function(path: str, name: str) -> Any:  # noqa: ANN401 - a function of C
+    try:
+        return getattr(ctypes.CDLL(path), name, None)
+    except OSError:  # replaced on disk since it was mapped
+        return None

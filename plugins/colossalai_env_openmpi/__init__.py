@@ -1,6 +1,6 @@
-"""Open MPI's mpirun, 4.1 (ORTE) and 5 (PRRTE).
+"""Open MPI's mpirun, 4.1 (ORTE), 5 and 6 (PRRTE).
 
-Facts: Open MPI's page "Environment variables set by mpirun" and runs of 4.1.4 and 5.0.11. No
+Facts: Open MPI's page "Environment variables set by mpirun" and runs of 4.1.4, 4.1.8, 5.0.11 and 6.0.0rc2. No
 variable holds the node's index, the number of nodes or rank 0's host: OMPI_COMM_WORLD_NODE_RANK
 is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpirun's own. mpirun is asked for it.
 """
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from colossalai_env import DistSpec, Environ, Layer, Located, Resolver, Way, any_of, hookimpl, var
 
 
-def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+    """Initialise MPI by mpi4py, where its library is Open MPI's, and ask by it; imported when it is needed."""
+    from .pmix import ask_with_mpi
+
+    del spec
+    return ask_with_mpi(environ, seconds)
+
+
+def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
     """Ask mpirun's daemon; what that takes is imported when it is needed."""
     from .pmix import ask
 
     return ask(spec, environ, seconds)
-
-
-def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Broadcast by mpi4py, where its library is Open MPI's."""
-    from colossalai_env_mpi import broadcast
-
-    del environ
-    return broadcast("openmpi", ("Open MPI",), spec, seconds)
 
 
 OPENMPI = Resolver(
