@@ -6,14 +6,14 @@ from typing import ClassVar
 import attrs
 import pytest
 from colossalai_env_cli import CLI_ARGS
-from colossalai_env_hydra import HYDRA
+from colossalai_env_hydra import GFORKER, HYDRA
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
 from colossalai_env_torch import TORCH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import DistSpec, Environ, NotAWorld, ResolverProtocol, resolve
+from colossalai_env import DistSpec, Environ, NotAWorld, NotMine, ResolverProtocol, resolve
 from colossalai_env.colossal import get_default_parser
 from colossalai_env.testing import Capture, Layout, ResolverContract, captures, host_lists, layouts, replay
 
@@ -60,6 +60,44 @@ class TestHydra(ResolverContract):
     def test_each_launch_of_intel_mpi_has_a_token_of_its_own(self) -> None:
         held_to_say(self.resolver, {"job_id", "local_rank", "local_world_size"}, "impi")
 
+    def test_a_port_in_place_of_the_channel_is_refused_and_not_called_left_over(self) -> None:
+        started = {"MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "0", "PMI_ID": "4", "PMI_PORT": "gpu-b07:38951"}
+        with pytest.raises(NotAWorld, match=r"PMI_PORT='gpu-b07:38951'\): leave -pmi-port out") as raised:
+            resolve(env=started, resolver=self.resolver)
+        assert "left over" not in str(raised.value)
+        channel = {**started, "PMI_FD": "8", "PMI_RANK": "4", "PMI_SIZE": "6"}
+        assert resolve(env=channel, resolver=self.resolver).rank == 4
+
+
+class TestGforker(ResolverContract):
+    resolver = GFORKER
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del name, environ
+        return False
+
+    STARTED: ClassVar = {"MPI_APPNUM": "0", "MPI_UNIVERSE_SIZE": "-1", "PMI_RANK": "1", "PMI_SIZE": "3"}
+
+    def test_all_ranks_are_on_one_host_and_numbered_by_it(self) -> None:
+        spec = resolve(env=self.STARTED)
+        assert (spec.resolver, spec.local_rank, spec.local_world_size, spec.num_nodes) == ("mpich-gforker", 1, 3, 1)
+        assert spec.host == "127.0.0.1"
+
+    @pytest.mark.parametrize("mark", ["MPI_APPNUM", "MPI_UNIVERSE_SIZE"])
+    def test_what_others_set_too_is_no_mark_of_it(self, mark: str) -> None:
+        slurm_or_flux = {"PMI_RANK": "1", "PMI_SIZE": "3", "PMI_FD": "8"}
+        assert self.resolver.resolve(Environ(slurm_or_flux)) == NotMine("no MPI_APPNUM, MPI_UNIVERSE_SIZE")
+        assert self.resolver.resolve(Environ({mark: "1"})) == NotMine("no PMI_RANK or PMI_SIZE")
+
+    def test_a_task_of_flux_in_its_environment_is_flux_s(self) -> None:
+        task = {**self.STARTED, "FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "3"}
+        assert isinstance(self.resolver.resolve(Environ(task)), NotMine)
+        assert resolve(env={**task, "FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0"}, resolver=self.resolver).rank == 1
+
+    def test_hydra_wins_where_gforkers_marks_are_inherited(self) -> None:
+        nested = {**self.STARTED, "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}
+        assert (resolve(env=nested).resolver, resolve(env=nested).local_rank) == ("hydra", 0)
+
 
 class TestOpenMpi(ResolverContract):
     resolver = OPENMPI
@@ -70,7 +108,14 @@ class TestOpenMpi(ResolverContract):
         return name in {"OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"}
 
     def test_each_launch_has_a_token_of_its_own(self) -> None:
-        held_to_say(self.resolver, {"job_id", "local_rank", "local_world_size"}, "openmpi4", "openmpi5")
+        held_to_say(
+            self.resolver,
+            {"job_id", "local_rank", "local_world_size"},
+            "openmpi4",
+            "openmpi418",
+            "openmpi5",
+            "openmpi6",
+        )
 
 
 class TestSlurm(ResolverContract):

@@ -25,7 +25,7 @@ try:
     located = ask_pmi(resolve(), environ, 2.0)
     again = ask_pmi(resolve(), environ, 2.0)
     assert again == located
-    print(json.dumps(located and [located.host, located.job_id]))
+    print(json.dumps(located if isinstance(located, str) else [located.host, located.job_id]))
 except CannotLocate as error:
     print(json.dumps(str(error)))
 """
@@ -42,8 +42,11 @@ def proxy(answer: Answer, variables: dict[str, str] | None = None) -> tuple[Any,
     def serve() -> None:
         with ours.makefile("r", encoding="utf-8") as commands:
             for line in commands:
-                for byte in answer(line.split()[0].removeprefix("cmd=")):
+                command = line.split()[0].removeprefix("cmd=")
+                for byte in answer(command):
                     ours.send(bytes([byte]))
+                if command == "finalize":
+                    ours.shutdown(socket.SHUT_RDWR)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -64,7 +67,7 @@ GOOD = {
     "get_my_kvsname": b"cmd=my_kvsname kvsname=kvs_7\n",
     "put": b"cmd=put_result rc=0\n",
     "barrier_in": b"cmd=barrier_out\n",
-    "get": b"cmd=get_result rc=0 value=10.0.0.7\n",
+    "get": b"cmd=get_result rc=0 value=10.0.0.7/pmi-0123\n",
     "finalize": b"cmd=finalize_ack\n",
 }
 
@@ -77,8 +80,8 @@ def test_hydra_is_asked_once_byte_by_byte_and_told_goodbye() -> None:
         return GOOD[command]
 
     told, _ = proxy(answer)
-    assert told == ["10.0.0.7", "kvs_7"]
-    assert heard == ["init", "get_maxes", "get_my_kvsname", "barrier_in", "get", "finalize"]
+    assert told == ["10.0.0.7", "pmi-0123"]
+    assert heard == ["init", "get_maxes", "get_my_kvsname", "barrier_in", "get", "get", "finalize"]
 
 
 @pytest.mark.parametrize("step", ["init", "barrier_in", "get"])
@@ -94,9 +97,17 @@ def test_what_hydra_should_not_say_is_an_error_in_time(step: str, reply: bytes, 
     assert seconds < 8
 
 
-@pytest.mark.parametrize("number", ["", "x", "99", "2"])
-def test_a_number_that_is_no_channel_of_hydras_is_left_alone(number: str) -> None:
-    assert proxy(lambda command: GOOD[command], {"PMI_FD": number})[0] is None
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("", "PMI_FD is not set"),
+        ("x", "PMI_FD is 'x', and no number"),
+        ("99", "PMI_FD is 99, which is no channel of this process: Bad file descriptor"),
+        ("2", "PMI_FD is 2, which is no socket"),
+    ],
+)
+def test_a_number_that_is_no_channel_of_hydras_is_left_alone_and_said_why(number: str, reason: str) -> None:
+    assert proxy(lambda command: GOOD[command], {"PMI_FD": number})[0] == reason
 
 
 STEP = DistSpec(rank=1, world_size=3, job_id="7.0")

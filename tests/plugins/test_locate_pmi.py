@@ -23,7 +23,7 @@ SOON = float("inf")
 def channel(until: float = SOON) -> tuple[Channel, socket.socket, socket.socket]:
     """Return a channel, its own end, and the end of the proxy."""
     ours, theirs = socket.socketpair()
-    return Channel(ours.fileno(), until), ours, theirs
+    return Channel("hydra", ours.fileno(), until), ours, theirs
 
 
 @given(
@@ -111,14 +111,14 @@ GOOD = {
     "get_my_kvsname": b"cmd=my_kvsname kvsname=kvs_7\n",
     "put": b"cmd=put_result rc=0\n",
     "barrier_in": b"cmd=barrier_out\n",
-    "get": b"cmd=get_result rc=0 value=10.0.0.7\n",
+    "get": b"cmd=get_result rc=0 value=10.0.0.7/pmi-0123\n",
     "finalize": b"cmd=finalize_ack\n",
 }
 EXCHANGE = ["init", "get_maxes", "get_my_kvsname", "barrier_in", "get"]
 
 
-def heard_of(mode: str, answers: dict[str, bytes]) -> tuple[list[Any], list[str]]:
-    """Play Hydra's proxy for a process that asks twice and forks; return what it was told, and what it said."""
+def heard_of(mode: str, answers: dict[str, bytes], programs: int = 1) -> tuple[list[list[Any]], list[str]]:
+    """Play Hydra's proxy for a task whose programs ask twice and fork; return what each was told, and what was said."""
     ours, theirs = socket.socketpair()
     rank = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
     env = {**os.environ, **rank, "PMI_FD": str(theirs.fileno())}
@@ -129,27 +129,57 @@ def heard_of(mode: str, answers: dict[str, bytes]) -> tuple[list[Any], list[str]
             for line in commands:
                 heard.append(line.split()[0].removeprefix("cmd="))
                 ours.sendall(answers[heard[-1]])
+                if heard[-1] == "finalize":
+                    ours.shutdown(socket.SHUT_RDWR)
 
     thread = threading.Thread(target=serve)
     thread.start()
+    told: list[list[Any]] = []
     with ours:
-        command = [sys.executable, "-c", PROCESS, mode]
-        ran = subprocess.run(command, env=env, pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False)
+        for _ in range(programs):
+            command = [sys.executable, "-c", PROCESS, mode]
+            ran = subprocess.run(
+                command, env=env, pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False
+            )
+            assert ran.returncode == 7, ran.stderr
+            told.append(json.loads(ran.stdout))
         theirs.close()
         thread.join()
-    assert ran.returncode == 7, ran.stderr
-    return json.loads(ran.stdout), heard
+    return told, heard
 
 
 @pytest.mark.parametrize("mode", ["no mpi", "mpi may follow"])
 def test_one_exchange_serves_two_calls_and_a_forked_child_and_is_ended_once(mode: str) -> None:
     told, heard = heard_of(mode, GOOD)
-    assert told == ["10.0.0.7", "10.0.0.7", 0]
-    assert heard == [*EXCHANGE, "finalize"]
+    assert told == [["10.0.0.7", "10.0.0.7", 0]]
+    assert heard == [*EXCHANGE, "get", "finalize"]
+
+
+@pytest.mark.parametrize("mode", ["no mpi", "mpi may follow"])
+def test_one_exchange_serves_the_later_programs_of_a_task(mode: str) -> None:
+    told, heard = heard_of(mode, GOOD, programs=3)
+    assert told == [["10.0.0.7", "10.0.0.7", 0]] * 3
+    assert heard == [*EXCHANGE, "get", "finalize"]
 
 
 def test_an_exchange_that_failed_is_not_begun_again() -> None:
-    told, heard = heard_of("no mpi", {**GOOD, "get": b"cmd=get_result rc=0 value=a:b/c\n"})
+    (told,), heard = heard_of("no mpi", {**GOOD, "get": b"cmd=get_result rc=0 value=a:b/c\n"})
     assert told[0] == told[1]
     assert "rank 0 published 'a:b/c'" in told[0]
     assert heard == EXCHANGE
+
+
+def test_where_an_earlier_program_has_had_the_channel_and_left_nothing_the_error_says_so() -> None:
+    asking, ours, theirs = channel()
+    theirs.close()
+    with ours, pytest.raises(CannotLocate, match=r"an earlier program of this task has had it\. Export MASTER_ADDR"):
+        asking.left()
+
+
+def test_what_waits_in_the_channel_and_is_no_answer_to_us_is_shown() -> None:
+    asking, ours, theirs = channel()
+    with ours, theirs:
+        assert asking.left() is None
+        theirs.sendall(b"cmd=barrier_out\n")
+        with pytest.raises(CannotLocate, match="get was answered by 'cmd=barrier_out'"):
+            asking.left()
