@@ -18,7 +18,7 @@ NAMES = {
     "GridEngine": r"GridEngine",
     "SageMaker": r"SageMaker",
     "Intel MPI": r"impi|Intel",
-    "MPICH": r"mpich|MPICH",
+    "MPICH": r"mpich|MPICH|gforker",
     "Open MPI": r"openmpi|Open MPI",
     "PRRTE": r"PRRTE",
     "torchrun": r"torch",

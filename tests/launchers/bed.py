@@ -35,6 +35,7 @@ PAUSE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up
 
 ENTER = """
 set -e
+{overlay}
 mount -t proc proc /proc
 hostname {name}
 for file in hosts hostname.{name} resolv.conf; do mount --bind {etc}/$file /etc/${{file%.{name}}}; done
@@ -98,6 +99,8 @@ class Host:
 class Bed:
     """Brings the hosts up when entered, and takes everything down when left, also after a failure."""
 
+    root: Path | None = None
+    """Another suite's files, which lie over this machine's own in /usr on every host."""
     folder: Path = attrs.field(init=False)
     """Shared by all hosts; scripts, spool directories and results live here."""
     hosts: dict[str, Host] = attrs.field(init=False, factory=dict[str, Host])
@@ -177,6 +180,7 @@ class Bed:
         hidden = [path for path in (ROOT, Path(sys.prefix)) if path.is_relative_to("/tmp")]
         script = ENTER.format(
             name=host.name,
+            overlay=f"mount -t overlay usr -o lowerdir={self.root}/usr:/usr /usr" if self.root else "",
             etc=self.folder / "etc",
             stage=self.folder / "stage",
             shared=" ".join(map(str, hidden)),

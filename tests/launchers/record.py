@@ -59,7 +59,7 @@ def record(bed: Bed, scenario: Scenario) -> list[Launch]:
     if scenario.torchrun:
         words = [sys.executable, "-m", "torch.distributed.run", "--tee", "3", "--log-dir", "/tmp/torch"]
         program = [*words, *shlex.split(scenario.torchrun), PROBE[1], str(folder)]
-    inner = command(bed, scenario.kind, options, program)
+    inner = command(bed, scenario.kind, options, program, scenario.more)
     if scenario.torchrun:
         env["LOGLEVEL"] = "INFO"
         inner = ["env", "LOGLEVEL=INFO", *inner]

@@ -13,9 +13,11 @@ class Scenario:
 
     name: str
     kind: str
-    """Which launcher: srun, openmpi4, openmpi5, mpich, impi, torchrun."""
+    """Which launcher: srun, torchrun, or one that `launch.PROGRAMS` names."""
     options: str = ""
     """The launcher's options; {hosts222} and its like are hostfiles."""
+    more: str = ""
+    """The options of a second program in the same world."""
     outer: str = ""
     """``sbatch`` or ``salloc`` with its options, in whose body the launcher is called."""
     host: str = HEAD
@@ -132,14 +134,14 @@ HOSTFILES = {
 """The first two as Open MPI reads them, then as Hydra does, then as srun's arbitrary distribution does."""
 
 
-def _open_mpi(version: int) -> list[Scenario]:
-    kind = f"openmpi{version}"
-    crowd = "--oversubscribe" if version == 4 else "--map-by :OVERSUBSCRIBE"
+def _open_mpi(kind: str, *only: str) -> list[Scenario]:
+    crowd = "--oversubscribe" if kind < "openmpi5" else "--map-by :OVERSUBSCRIBE"
     options = {
         "slot": "--hostfile {hosts222} -np 6",
         "node": "--hostfile {hosts222} -np 6 --map-by node",
         "uneven": "--hostfile {hosts132} -np 6",
         "uneven_by_node": "--hostfile {hosts132} -np 4 --map-by node",
+        "ranked_by_node": "--hostfile {hosts132} -np 6 --map-by slot --rank-by node",
         "part": "--hostfile {hosts222} -np 3",
         "ppr": "--hostfile {hosts222} -np 3 --map-by ppr:1:node",
         "hosts": "--host gpu-a02:2,gpu-a01:1 -np 3",
@@ -147,19 +149,21 @@ def _open_mpi(version: int) -> list[Scenario]:
         "crowded": f"--host gpu-a01:1,gpu-a02:1 -np 5 {crowd}",
         "one": "--host gpu-a01:1 -np 1",
     }
-    on_head = [Scenario(f"{kind}_{name}", kind, words) for name, words in options.items()]
-    nested = [
+    every = [
+        *(Scenario(f"{kind}_{name}", kind, words) for name, words in options.items()),
+        Scenario(f"{kind}_two_programs", kind, "--hostfile {hosts222} -np 2", more="-np 3"),
+        Scenario(f"{kind}_here", kind, f"-np 3 {crowd}", host="gpu-a02"),
         Scenario(f"{kind}_in_sbatch", kind, outer="sbatch -N3 -n6 --exclusive"),
         Scenario(f"{kind}_in_salloc", kind, outer="salloc -N3 -n6 --exclusive"),
     ]
-    return [*on_head, Scenario(f"{kind}_here", kind, f"-np 3 {crowd}", host="gpu-a02"), *nested]
+    return [scenario for scenario in every if not only or scenario.name.removeprefix(f"{kind}_") in only]
 
 
-OWN = {"mpich": "-launcher", "impi": "-bootstrap"}
+OWN = {"mpich": "-launcher", "mpich43": "-launcher", "impi": "-bootstrap"}
 """How Hydra is told to start its proxies by srun, whose variables the ranks then inherit."""
 
 
-def _hydra(kind: str) -> list[Scenario]:
+def _hydra(kind: str, *only: str) -> list[Scenario]:
     options = {
         "wrapped": "-hosts gpu-a01,gpu-a02,gpu-b07 -ppn 1 -n 6",
         "ppn2": "-hosts gpu-a01,gpu-a02,gpu-b07 -ppn 2 -n 6",
@@ -171,8 +175,9 @@ def _hydra(kind: str) -> list[Scenario]:
         "one": "-hosts gpu-a01 -n 1",
     }
     outer = {"sbatch": "sbatch -N3 -n6 --exclusive", "salloc": "salloc -N3 -n6 --exclusive"}
-    return [
+    every = [
         *(Scenario(f"{kind}_{name}", kind, words) for name, words in options.items()),
+        Scenario(f"{kind}_two_programs", kind, "-hosts gpu-b07,gpu-a01 -ppn 2 -n 3", more="-n 2"),
         Scenario(f"{kind}_here", kind, "-n 3", host="gpu-a02"),
         *(
             Scenario(f"{kind}_by_srun_in_{name}", kind, f"{OWN[kind]} slurm -ppn 2 -n 6", outer=words)
@@ -183,6 +188,14 @@ def _hydra(kind: str) -> list[Scenario]:
             for name, words in outer.items()
         ),
     ]
+    return [scenario for scenario in every if not only or scenario.name.removeprefix(f"{kind}_") in only]
+
+
+GFORKER = [
+    Scenario("gforker_here", "gforker", "-n 3", host="gpu-a02"),
+    Scenario("gforker_two_programs", "gforker", "-n 1", host="gpu-a02", more="-n 2"),
+    Scenario("gforker_in_sbatch", "gforker", "-n 3", outer="sbatch -N2 -n4 --exclusive"),
+]
 
 
 C10D = "--rdzv-backend c10d --rdzv-id bed --rdzv-endpoint gpu-a01:29500"
@@ -244,4 +257,15 @@ TORCHRUN = [
     ),
 ]  # fmt: skip
 
-SCENARIOS = [*SLURM, *_open_mpi(4), *_open_mpi(5), *_hydra("mpich"), *_hydra("impi"), *TORCHRUN]
+SCENARIOS = [
+    *SLURM,
+    *_open_mpi("openmpi4", "slot", "uneven_by_node", "crowded", "in_sbatch"),
+    *_open_mpi("openmpi418", "uneven", "ranked_by_node", "two_programs", "in_salloc"),
+    *_open_mpi("openmpi5"),
+    *_hydra("mpich43", "wrapped", "uneven", "in_sbatch"),
+    *_hydra("mpich"),
+    *_hydra("impi"),
+    *GFORKER,
+    *TORCHRUN,
+]
+"""Each family's newest in full, and a few launches of the older ones, of which there are recordings too."""
