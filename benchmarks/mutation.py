@@ -41,6 +41,7 @@ PRESENT = "the same table: where it is read at all, `present` has found the vari
 
 EXPLAINED: Mapping[str, str] = {
     **{f"cli-args: lost default: {field} never required": PRESENT for field in ("rank", "world_size", "host", "port")},
+    "hydra: dropped mark: PMI_ID": "no mark: it is shown in the refusal alone, beside PMI_PORT, which tells the place",
     "slurm: lost default: world_size never required": PRESENT,
     "slurm: lost default: job_id never required": PRESENT,
     "slurm: lost default: job_id SLURM_JOB_ID may be absent": PRESENT,

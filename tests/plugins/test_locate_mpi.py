@@ -106,9 +106,43 @@ def test_where_mpi_may_follow_the_daemon_is_left_alone(
     assert pmix.ask(SPEC, Environ(), 20) == "PMIX_NAMESPACE is not set"
 
 
+@pytest.mark.parametrize(
+    ("version", "initialized", "finalized", "runs", "waits"),
+    [
+        ("Open MPI v5.0.11", True, False, True, False),
+        ("Open MPI v5.0.11", False, False, False, True),
+        ("Open MPI v5.0.11", True, True, False, False),
+        ("Open MPI v4.1.8", True, False, False, False),
+        ("MPICH Version: 5.0.2", True, False, False, False),
+        ("MPICH Version: 5.0.2", False, False, False, False),
+    ],
+)
+def test_only_an_mpi_of_the_launchers_own_runs_or_may_follow(
+    monkeypatch: pytest.MonkeyPatch, version: str, *, initialized: bool, finalized: bool, runs: bool, waits: bool
+) -> None:
+    process = importlib.import_module("colossalai_env_mpi.process")
+    said = {"MPI_Initialized": initialized, "MPI_Finalized": finalized}
+
+    def loaded(beginning: str) -> list[str]:
+        return [f"/{beginning}.so.40"]
+
+    def says(path: str, question: str) -> bool:
+        assert path == "/libmpi.so.40"
+        return said[question]
+
+    def told(path: str) -> str:
+        assert path == "/libmpi.so.40"
+        return version
+
+    for name, stand_in in (("mapped_libraries", loaded), ("_says", says), ("_version", told)):
+        monkeypatch.setattr(process, name, stand_in)
+    own = pmix.families(Environ(FIVE))
+    assert (process.mpi_runs(own), process.mpi_waits(own)) == (runs, waits)
+
+
 def session(folder: Path) -> Environ:
-    """Return the environment of a task whose session directory is `folder`."""
-    return Environ({**FIVE, "OMPI_FILE_LOCATION": str(folder)})
+    """Return the environment of a task whose daemon has its files in `folder`."""
+    return Environ({**FIVE, "PMIX_SERVER_TMPDIR": str(folder)})
 
 
 def test_what_was_told_serves_the_later_programs_of_the_task(

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 import pytest
-from colossalai_env_hydra.pmi import LONGEST, Channel
+from colossalai_env_mpi.pmi import LONGEST, Channel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,7 +88,7 @@ def test_a_proxy_that_is_gone_is_named_at_once() -> None:
 PROCESS = """
 import json, os, sys
 from colossalai_env import CannotLocate, Environ, resolve
-from colossalai_env_hydra import pmi
+from colossalai_env_mpi import pmi
 def ask():
     try:
         return pmi.ask(resolve(), Environ.snapshot(), 5.0).host

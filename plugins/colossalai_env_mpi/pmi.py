@@ -16,9 +16,10 @@ import struct
 import time
 
 import attrs
-from colossalai_env_mpi import ancestors, mpi_has_begun, mpi_may_follow
 
 from colossalai_env import CannotLocate, DistSpec, Environ, Located, host_name, own_address
+
+from .process import ancestors, mpi_has_begun, mpi_may_follow
 
 KEY = "colossalai_env"
 
