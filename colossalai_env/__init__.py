@@ -68,7 +68,7 @@ from .resolver import (
     all_of,
     any_of,
 )
-from .rows import derive, var
+from .rows import derive, either, var
 from .spec import DistSpec, host_name, port_number, size, whole_number
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ __all__ = [
     "all_of",
     "any_of",
     "derive",
+    "either",
     "explain",
     "get_default_parser",
     "hookimpl",

@@ -14,7 +14,7 @@ from .errors import (
     MalformedVariable,
     MissingVariable,
 )
-from .rows import READERS, Derived, Reader, Row, Var, is_required, names_of, text
+from .rows import READERS, Either, Reader, Row, Var, is_required, names_of, text
 from .spec import FIELDS, DistSpec
 
 
@@ -256,6 +256,8 @@ class _Reading:
         self.rank: int | None = None
         self.names: list[str] = []
         """The variables that were read for the row at hand."""
+        self.rule = ""
+        """The name of the function that computes the row at hand, if one does."""
 
     def spec(self) -> DistSpec:
         values: dict[str, Any] = {}
@@ -264,8 +266,7 @@ class _Reading:
             value = self.value(field, row)
             if value is not None:
                 values[field] = value
-                rule = f" ({row.function.__name__})" if isinstance(row, Derived) else ""
-                sources[field] = ", ".join(self.names) + rule
+                sources[field] = ", ".join(self.names) + (f" ({self.rule})" if self.rule else "")
             if field == "rank":
                 self.rank = value
         try:
@@ -277,9 +278,17 @@ class _Reading:
             ) from None
 
     def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
+        if isinstance(row, Either):
+            for item in row.rows:
+                value = self.value(field, item)
+                if value is not None:
+                    return value
+            return None
         self.names.clear()
         if isinstance(row, Var):
+            self.rule = ""
             return self.read(row, READERS.get(field, text))
+        self.rule = row.function.__name__
         required = is_required(row, self.environ)
         inputs = [self.read(item, text, required=required) for item in row.variables]
         if None in inputs and any(
@@ -300,11 +309,15 @@ class _Reading:
                 break
         else:
             if required and is_required(row, self.environ):
-                marks = tuple(mark for mark in self.resolver.variables() if mark in self.environ)
-                raise MissingVariable(self.resolver.name, row.names[0], marks, self.rank)
+                raise MissingVariable(self.resolver.name, row.names[0], self.marks(), self.rank)
             return None
         self.names.append(name)
         try:
             return (row.read or default)(found)
         except ValueError as expected:
             raise MalformedVariable(self.resolver.name, name, found, str(expected), self.rank) from None
+
+    def marks(self) -> tuple[str, ...]:
+        """Return what is set of the rows' variables; what only a later way to say a field reads is no mark."""
+        rows = [row.rows[0] if isinstance(row, Either) else row for _, row in self.resolver.rows()]
+        return tuple(dict.fromkeys(name for row in rows for name in names_of(row) if name in self.environ))

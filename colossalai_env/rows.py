@@ -57,7 +57,21 @@ class Derived(NamedTuple):
         return self.variables
 
 
-Row: TypeAlias = Var | Derived
+class Either(NamedTuple):
+    """The row of a field that launches of one launcher say in several ways; see `either`."""
+
+    rows: tuple[Var | Derived, ...]
+
+    def required(self, environ: Environ) -> bool:
+        """Tell whether the variables of any of its rows must be there."""
+        return any(is_required(row, environ) for row in self.rows)
+
+    def inputs(self) -> tuple[Var, ...]:
+        """Return the variables that this row reads."""
+        return tuple(item for row in self.rows for item in row.inputs())
+
+
+Row: TypeAlias = Var | Derived | Either
 
 
 def var(*names: str, required: Required = True, read: Reader | None = None) -> Var:
@@ -79,6 +93,11 @@ def derive(function: Callable[..., Any], *variables: str | Var, required: Requir
     """
     rows = tuple(item if isinstance(item, Var) else var(item) for item in variables)
     return Derived(function, rows, required)
+
+
+def either(*rows: Var | Derived) -> Either:
+    """Take a field from the first of these rows that says it, in order of trust; those after it are not read."""
+    return Either(rows)
 
 
 def is_required(row: Row, environ: Environ) -> bool:

@@ -16,8 +16,8 @@ nitpick_ignore_regex = [
     ("py:obj", r"[a-z_]+\*?"),  # `timeout` in a docstring is a parameter; a name with a capital must be found
     # Others' pages: the build asks no network.
     ("py:.*", r"(torch|collections|argparse|datetime|os|pathlib|sys|hypothesis)\..*"),
-    # Types that only stand in signatures: what var() and derive() return, and aliases.
-    ("py:.*", r"colossalai_env\.(resolver\.Presence|rows\.(Var|Derived|Row|Required|Reader)|resolution\.Resolution)"),
+    # Types that only stand in signatures: what var(), derive() and either() return, and aliases.
+    ("py:.*", r"colossalai_env\.(resolver\.Presence|rows\.(Var|Derived|Either|Row|Required|Reader)|resolution\.Resolution)"),
 ]
 
 default_role = "py:obj"

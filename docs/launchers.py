@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from colossalai_env import ColossalaiEnvError, Environ, resolve
 from colossalai_env.registry import resolvers
 from colossalai_env.resolver import Resolver
-from colossalai_env.rows import Derived, Row
+from colossalai_env.rows import Derived, Either, Row
 from colossalai_env.testing import Capture, Task, captures
 
 NAMES = {
@@ -50,6 +50,8 @@ def won() -> Iterator[tuple[str, Task]]:
 
 def read(row: Row) -> str:
     """Say which variables a row reads, by which rule, and whether they have to be there."""
+    if isinstance(row, Either):
+        return "<br>or ".join(read(way).removesuffix(" (may be absent)") for way in row.rows)
     names = ", ".join(" or ".join(f"`{name}`" for name in item.names) for item in row.inputs())
     rule = f", by `{row.function.__name__}`" if isinstance(row, Derived) else ""
     if row.required is True:
@@ -58,9 +60,14 @@ def read(row: Row) -> str:
     return f"{names}{rule} (required {when})" if row.required else f"{names}{rule} (may be absent)"
 
 
+def first(row: Row) -> Row:
+    """Return the first way in which a row says its field."""
+    return row.rows[0] if isinstance(row, Either) else row
+
+
 def value(row: Row, task: Task | None) -> str:
     """Show what the row's variables held in a recorded task."""
-    names = [name for item in row.inputs() for name in item.names]
+    names = [name for item in first(row).inputs() for name in item.names]
     texts = [task.variables[name] for name in names if name in task.variables] if task else []
     return ", ".join(f"`{text}`" for text in dict.fromkeys(texts))
 
@@ -68,7 +75,7 @@ def value(row: Row, task: Task | None) -> str:
 def telling(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
     """Rate a recorded task as an example: most is said, nothing out of the ordinary, not rank 0."""
     inputs = [
-        (name in task.variables, item.required) for _, row in rows for item in row.inputs() for name in item.names
+        (name in task.variables, item.required) for _, row in rows for item in first(row).inputs() for name in item.names
     ]
     usual = sum(there for there, required in inputs if required) - sum(
         there for there, required in inputs if not required

@@ -137,8 +137,13 @@ def foreign(resolver: ResolverProtocol) -> Iterator[Environ]:
     """Return recorded environments with nothing of this resolver's launcher in them."""
     for environ in recorded():
         answer = resolver.resolve(environ)
-        if isinstance(answer, NotMine) and not answer.found:
+        if isinstance(answer, NotMine) and not answer.found and not _speaks(resolver, environ):
             yield environ
+
+
+def _speaks(resolver: ResolverProtocol, environ: Environ) -> bool:
+    """Tell whether a table's launcher left rank or size, as in a batch script, which is no process of it."""
+    return isinstance(resolver, Resolver) and bool({"rank", "world_size"} & resolver.readable(environ).keys())
 
 
 def outer(resolver: ResolverProtocol) -> Iterator[Environ]:
