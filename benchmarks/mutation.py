@@ -19,7 +19,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from colossalai_env import Environ, Layer, Resolver, registry
-from colossalai_env.rows import READERS, Derived, Row, Var, derive, text
+from colossalai_env.rows import READERS, Derived, Either, Row, Var, derive, text
 from colossalai_env.testing import Capture, ResolverContract, captures, replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -70,11 +70,19 @@ class Mutant:
 def mutants(table: Resolver) -> Iterator[Mutant]:
     """Change a table in every place."""
     rows = dict(table.rows())
-    for field, row in rows.items():
-        for what, changed in (*other_variables(field, row, rows), *other_defaults(row), *first_items(row)):
-            yield Mutant(what.partition(":")[0], f"{field}{what.partition(':')[2]}", evolved(table, field, changed))
-        for by in (1, -1) if field in NUMBERS else ():
-            yield Mutant("off by one", f"{field} {by:+}", evolved(table, field, shifted(field, row, by)))
+    for field, whole in rows.items():
+        missed = set[str]()
+        for row, put in ways(whole):
+            defaults = other_defaults(row, missed)
+            missed.update(item.names[0] for item in row.inputs() if row.required and item.required is True)
+            for what, changed in (*other_variables(field, row, rows), *defaults, *first_items(row)):
+                kind, _, where = what.partition(":")
+                yield Mutant(kind, f"{field}{where}", evolved(table, field, put(changed)))
+            for by in (1, -1) if field in NUMBERS else ():
+                yield Mutant("off by one", f"{field} {by:+}", evolved(table, field, put(shifted(field, row, by))))
+        for row in whole.rows if isinstance(whole, Either) else ():
+            others = Either(tuple(other for other in whole.rows if other is not row))
+            yield Mutant("dropped way", f"{field} by {rule(row)}", evolved(table, field, others))
     yield from guesses(table, rows)
     for one, other in SWAPPED:
         if one in rows and other in rows:
@@ -85,13 +93,28 @@ def mutants(table: Resolver) -> Iterator[Mutant]:
         yield Mutant("wrong layer", layer.name, attrs.evolve(table, layer=layer))
 
 
+def ways(row: Row) -> Iterator[tuple[Var | Derived, Callable[[Row], Row]]]:
+    """Return each of a row's ways to say its field, with what puts another one in its place."""
+    if not isinstance(row, Either):
+        yield row, lambda changed: changed
+        return
+    for place in range(len(row.rows)):
+        before, after = row.rows[:place], row.rows[place + 1 :]
+        yield row.rows[place], lambda changed, before=before, after=after: Either((*before, changed, *after))
+
+
+def rule(row: Var | Derived) -> str:
+    """Name a row."""
+    return row.names[0] if isinstance(row, Var) else row.function.__name__
+
+
 def guesses(table: Resolver, rows: Mapping[str, Row]) -> Iterator[Mutant]:
     """Compute a field by // or % instead of reading it."""
     for field, rules in GUESSES.items():
         for number, (one, other, rule) in enumerate(rules):
             inputs = [(name, rows.get(name)) for name in (one, other)]
             if all(isinstance(row, Var) for _, row in inputs):
-                read = [attrs.evolve(row, read=READERS[name]) for name, row in inputs if isinstance(row, Var)]
+                read = [row._replace(read=READERS[name]) for name, row in inputs if isinstance(row, Var)]
                 yield Mutant(
                     "guess", f"{field} from {one} and {other}, {number}", evolved(table, field, derive(rule, *read))
                 )
@@ -111,43 +134,51 @@ def evolved(table: Resolver, field: str, row: Row) -> Resolver:
     return changed
 
 
-def other_variables(field: str, row: Row, rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+def other_variables(field: str, row: Var | Derived, rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
     """Read the variable of another field, or one that nobody sets; of several names the first or the others alone."""
     neighbours = [other.inputs()[0].names[0] for name, other in rows.items() if name != field][:4]
     for position, item in enumerate(row.inputs()):
         for name in dict.fromkeys([*neighbours, item.names[0] + "S"]):
             if name not in item.names:
-                changed = attrs.evolve(item, names=(name,))
+                changed = item._replace(names=(name,))
                 yield f"another variable: {item.names[0]} -> {name}", replaced(row, position, changed)
         if len(item.names) > 1:
             for names in (item.names[:1], item.names[1:]):
-                changed = attrs.evolve(item, names=names)
+                changed = item._replace(names=names)
                 yield f"lost default: only {' or '.join(names)}", replaced(row, position, changed)
 
 
-def replaced(row: Row, position: int, item: Var) -> Row:
+def replaced(row: Var | Derived, position: int, item: Var) -> Row:
     """Change one of a row's variables."""
     if isinstance(row, Var):
         return item
-    return attrs.evolve(row, variables=(*row.variables[:position], item, *row.variables[position + 1 :]))
+    return row._replace(variables=(*row.variables[:position], item, *row.variables[position + 1 :]))
 
 
-def other_defaults(row: Row) -> Iterator[tuple[str, Row]]:
-    """Ask for what may be absent, and let be absent what must be there."""
+def other_defaults(row: Var | Derived, missed: set[str]) -> list[tuple[str, Row]]:
+    """Ask for what may be absent, and let be absent what must be there, unless an earlier way of the row misses it."""
+    return [
+        changed
+        for changed in _other_defaults(row)
+        if not changed[0].endswith(tuple(f"{name} may be absent" for name in missed))
+    ]
+
+
+def _other_defaults(row: Var | Derived) -> Iterator[tuple[str, Row]]:
     if row.required is not True:
-        yield "lost default: always required", attrs.evolve(row, required=True)
+        yield "lost default: always required", row._replace(required=True)
     if row.required is not False:
-        yield "lost default: never required", attrs.evolve(row, required=False)
+        yield "lost default: never required", row._replace(required=False)
     for position, item in enumerate(row.inputs() if isinstance(row, Derived) else ()):
         required = item.required is not True
-        changed = attrs.evolve(item, required=required)
+        changed = item._replace(required=required)
         yield (
             f"lost default: {item.names[0]} {'required' if required else 'may be absent'}",
             replaced(row, position, changed),
         )
 
 
-def first_items(row: Row) -> Iterator[tuple[str, Row]]:
+def first_items(row: Var | Derived) -> Iterator[tuple[str, Row]]:
     """Read a list up to its first comma."""
     for position, item in enumerate(row.inputs() if isinstance(row, Derived) else ()):
         if item.names[0].endswith(("LIST", "NODE")) and item.read is not None:
@@ -155,16 +186,16 @@ def first_items(row: Row) -> Iterator[tuple[str, Row]]:
             def read(value: str, reader: Callable[[str], Any] = item.read) -> Any:
                 return reader(value.partition(",")[0])
 
-            yield f"first item: of {item.names[0]}", replaced(row, position, attrs.evolve(item, read=read))
+            yield f"first item: of {item.names[0]}", replaced(row, position, item._replace(read=read))
 
 
-def shifted(field: str, row: Row, by: int) -> Row:
+def shifted(field: str, row: Var | Derived, by: int) -> Row:
     """Add to the value of a row."""
     if isinstance(row, Var):
         reader = row.read or READERS.get(field, text)
-        return attrs.evolve(row, read=lambda value: reader(value) + by)
+        return row._replace(read=lambda value: reader(value) + by)
     function = row.function
-    return attrs.evolve(row, function=lambda *values: function(*values) + by)
+    return row._replace(function=lambda *values: function(*values) + by)
 
 
 class Spy(Environ):
@@ -206,8 +237,7 @@ def killer(mutant: Mutant, contract: type[ResolverContract], recorded: list[Capt
     installed = registry.resolvers(Environ())
     before = dict(registry._loaded)
     changed = [
-        attrs.evolve(item, resolver=mutant.table) if item.resolver.name == mutant.table.name else item
-        for item in installed
+        item._replace(resolver=mutant.table) if item.resolver.name == mutant.table.name else item for item in installed
     ]
     registry._loaded[frozenset()] = tuple(sorted(changed, key=lambda item: (item.resolver.layer, item.resolver.name)))
     try:
