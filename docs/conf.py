@@ -17,7 +17,10 @@ nitpick_ignore_regex = [
     # Others' pages: the build asks no network.
     ("py:.*", r"(torch|collections|argparse|datetime|os|pathlib|sys|hypothesis)\..*"),
     # Types that only stand in signatures: what var(), derive() and either() return, and aliases.
-    ("py:.*", r"colossalai_env\.(resolver\.Presence|rows\.(Var|Derived|Either|Row|Required|Reader)|resolution\.Resolution)"),
+    (
+        "py:.*",
+        r"colossalai_env\.(resolver\.Presence|rows\.(Var|Derived|Either|Row|Required|Reader)|resolution\.Resolution)",
+    ),
 ]
 
 default_role = "py:obj"

@@ -75,7 +75,10 @@ def value(row: Row, task: Task | None) -> str:
 def telling(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
     """Rate a recorded task as an example: most is said, nothing out of the ordinary, not rank 0."""
     inputs = [
-        (name in task.variables, item.required) for _, row in rows for item in first(row).inputs() for name in item.names
+        (name in task.variables, item.required)
+        for _, row in rows
+        for item in first(row).inputs()
+        for name in item.names
     ]
     usual = sum(there for there, required in inputs if required) - sum(
         there for there, required in inputs if not required
@@ -92,7 +95,8 @@ def unsaid(resolver: Resolver) -> Iterator[str]:
     if "host" not in said or resolver.locate:
         ways = ", ".join(f"`{way.name}`" for way in resolver.locate)
         where = "`host`, where the variables lead to none: " if "host" in said else "`host`: "
-        yield f"- {where}the launcher is asked ({ways}), unless all ranks are on one node or `MASTER_ADDR` says it"
+        asked = f"the launcher is asked ({ways}), unless all ranks are on one node or `MASTER_ADDR` says it"
+        yield f"- {where}{f'the directory tells it, or {asked}' if resolver.directory else asked}"
     if "port" not in said:
         yield "- `port`: from the job id, unless `MASTER_PORT` says it"
 

@@ -1,19 +1,20 @@
 """Slurm's srun: one process is one task of a step.
 
-Facts: srun's manual, section "OUTPUT ENVIRONMENT VARIABLES", and runs of Slurm 22.05. Only the
-step's own variables are read: SLURM_JOB_NODELIST, SLURM_NTASKS and their kin describe the job, and
-a batch script or a salloc shell has them too. They serve as witnesses against what an ``sbatch``
-called inside a step leaves behind.
+Facts: srun's manual, section "OUTPUT ENVIRONMENT VARIABLES", and runs of Slurm 22.05, 24.11 and
+26.05. Only the step's own variables are read: SLURM_JOB_NODELIST, SLURM_NTASKS and their kin
+describe the job, and a batch script or a salloc shell has them too. They serve as witnesses
+against what an ``sbatch`` or ``salloc`` called inside a step leaves behind.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from colossalai_env import (
+    Directory,
     DistSpec,
     Environ,
-    InvalidSpec,
     Layer,
     Located,
     MalformedVariable,
@@ -23,6 +24,7 @@ from colossalai_env import (
     Resolver,
     Way,
     derive,
+    either,
     hookimpl,
     var,
     whole_number,
@@ -35,19 +37,16 @@ if TYPE_CHECKING:
 JOB, STEP = ("SLURM_JOB_ID", "SLURM_JOBID"), "SLURM_STEP_ID"
 SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NPROCS", "SLURM_NTASKS")
 WITNESSED = (
-    "SLURM_NODEID",
-    "SLURM_LOCALID",
-    "SLURM_STEP_NODELIST",
-    "SLURM_STEP_TASKS_PER_NODE",
-    "SLURM_STEP_NUM_NODES",
-    "SLURM_STEP_NUM_TASKS",
-    "SLURMD_NODENAME",
-    "SLURM_GTIDS",
-)
+    "SLURM_NODEID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NUM_NODES",
+    "SLURM_STEP_NUM_TASKS", "SLURMD_NODENAME", "SLURM_GTIDS", "SLURM_NODELIST", "SLURM_SUBMIT_HOST",
+)  # fmt: skip
 """What is compared in order to tell a step from what another one left behind."""
 
-FIRST_SPECIAL_STEP = 4294967290
-"""Slurm numbers its interactive, batch and extern steps from here (slurm.h: SLURM_INTERACTIVE_STEP = 0xfffffffa)."""
+LAST_NORMAL_STEP = 0xFFFFFFF0
+"""slurm.h: SLURM_MAX_NORMAL_STEP_ID."""
+
+SPECIAL = {0xFFFFFFFA: "an interactive shell", 0xFFFFFFFB: "a batch script"}
+"""Slurm's own steps (slurm.h: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT), written as -6 and -5 as of 26.05."""
 
 ADVICE = (
     "start the processes with srun (srun python train.py); for one process alone, in a notebook too, "
@@ -55,7 +54,7 @@ ADVICE = (
 )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def host_list(text: str) -> "HostList":
     """Read a list of hosts once; what that takes is imported by the processes that Slurm started."""
     from .hostlist import HostList
@@ -79,8 +78,9 @@ def genuine_step(environ: Environ) -> NotMine | None:
     if step is None:
         script = "SLURM_PROCID" in environ
         return _one_process(environ, f"this is {'a batch script' if script else 'a salloc shell'}: no {STEP}")
-    if step.isdecimal() and int(step) >= FIRST_SPECIAL_STEP:
-        return _one_process(environ, "this is an interactive shell, not a task that srun started")
+    special = _special(step)
+    if special:
+        return _one_process(environ, f"this is {special}, not a task that srun started")
     if SIZES[0] not in environ:
         raise MissingVariable("slurm", SIZES[0], (STEP,))
     if "SLURM_PROCID" in environ:
@@ -88,6 +88,16 @@ def genuine_step(environ: Environ) -> NotMine | None:
         if leak:
             return _one_process(environ, f"the SLURM_STEP variables are another job's, for {leak}", WITNESSED)
     return None
+
+
+def _special(step: str) -> str | None:
+    """Say which of Slurm's own steps this is; None for one that srun made, and for what is no number at all."""
+    if len(step) < 10 and step.isdecimal():
+        return None  # as nearly all are
+    if not step.removeprefix("-").isdecimal():
+        return None
+    number = int(step) % 2**32
+    return SPECIAL.get(number, "a step of Slurm's own") if number > LAST_NORMAL_STEP else None
 
 
 def _without_job(environ: Environ) -> NotMine | None:
@@ -121,11 +131,11 @@ def _number(environ: Environ, name: str) -> int | None:
         raise MalformedVariable("slurm", name, text or "", str(expected)) from None
 
 
-def _contradiction(environ: Environ) -> str | None:  # noqa: PLR0911 - one witness after the other
+def _contradiction(environ: Environ) -> str | None:
     """Hold the step's variables against the witnesses; return what they contradict, as words.
 
-    Right in every step and wrong in every leak that was run; the SLURM_NTASKS family is no witness,
-    since ``srun --preserve-env`` keeps the job's.
+    Right in every step and wrong in every leak that was run. The SLURM_NTASKS family alone is no witness, since
+    ``srun --preserve-env`` keeps the job's; nor is SLURM_JOB_NODELIST, which an srun that allocates keeps.
     """
     try:
         node = whole_number(environ.get("SLURM_NODEID") or "")
@@ -135,20 +145,62 @@ def _contradiction(environ: Environ) -> str | None:  # noqa: PLR0911 - one witne
         size = whole_number(environ.get("SLURM_STEP_NUM_TASKS") or "")
     except ValueError:
         return None  # the table's own rows say which of them is malformed
-    here, ids, job_nodes = environ.get("SLURMD_NODENAME"), environ.get("SLURM_GTIDS"), environ.get("SLURM_NNODES")
+    here, job_nodes = environ.get("SLURMD_NODENAME"), environ.get("SLURM_NNODES")
     if node >= nodes or len(names) != nodes or len(tasks) != nodes or tasks.total != size:
         return "SLURM_NODEID and the SLURM_STEP variables disagree"
-    if here is not None and names[node] != here:
-        return f"SLURM_STEP_NODELIST has {names[node]!r} at SLURM_NODEID, and SLURMD_NODENAME is {here!r}"
     if job_nodes is not None and job_nodes.isdecimal() and int(job_nodes) < nodes:
         return f"SLURM_STEP_NUM_NODES is {nodes}, more than SLURM_NNODES, {job_nodes!r}"
-    if ids is not None:
-        mine, local = ids.split(","), environ.get("SLURM_LOCALID") or ""
-        if len(mine) != tasks[node]:
-            return f"SLURM_GTIDS is {ids!r}, and SLURM_STEP_TASKS_PER_NODE counts {tasks[node]} here"
-        if local.isdecimal() and mine[int(local) : int(local) + 1] != [environ.get("SLURM_PROCID")]:
-            return f"SLURM_GTIDS is {ids!r}, which has not SLURM_PROCID at SLURM_LOCALID"
+    if here is not None:
+        if LEADER in environ and here in names:
+            node = names.index(here)  # the nodes of components are numbered in turn, and listed by name
+        if names[node] != here:
+            return f"SLURM_STEP_NODELIST has {names[node]!r} at SLURM_NODEID, and SLURMD_NODENAME is {here!r}"
+    return _other_allocation(environ, here, size) or _other_tasks(environ, tasks[node])
+
+
+def _other_allocation(environ: Environ, here: str | None, size: int) -> str | None:
+    """Hold the step against the job's own variables, which a salloc inside a task rewrites."""
+    listed = environ.get("SLURM_NODELIST")
+    if here is None or listed is None:
+        return None
+    if listed != environ.get("SLURM_STEP_NODELIST") and not _has(listed, here):
+        return f"SLURM_NODELIST is {listed!r}, without SLURMD_NODENAME, {here!r}"
+    asked = environ.get("SLURM_NTASKS")
+    if environ.get("SLURM_SUBMIT_HOST") == here and asked is not None and asked != str(size):
+        return (
+            f"SLURM_NTASKS is {asked!r} in a job submitted from this node, {here!r}, not SLURM_STEP_NUM_TASKS, {size}"
+        )
     return None
+
+
+def _has(listed: str, name: str) -> bool:
+    """Tell whether a list has a host; one that cannot be read is no witness."""
+    try:
+        return name in host_list(listed)
+    except ValueError:
+        return True
+
+
+def _other_tasks(environ: Environ, count: int) -> str | None:
+    """Hold this task and the number of tasks here against the list of this node's tasks."""
+    ids, local = environ.get("SLURM_GTIDS"), environ.get("SLURM_LOCALID") or ""
+    if ids is None:
+        return None
+    mine = ids.split(",")
+    if len(mine) != count:
+        return f"SLURM_GTIDS is {ids!r}, and SLURM_STEP_TASKS_PER_NODE counts {count} here"
+    if local.isdecimal() and mine[int(local) : int(local) + 1] != [environ.get("SLURM_PROCID")]:
+        return f"SLURM_GTIDS is {ids!r}, which has not SLURM_PROCID at SLURM_LOCALID"
+    return None
+
+
+def count(tasks: str) -> int:
+    """Count the tasks of this node; raise `ValueError` with what was expected."""
+    ids = tasks.split(",")
+    if not all(one.isascii() and one.isdecimal() for one in ids):
+        msg = "the numbers of this node's tasks, such as 0,1"
+        raise ValueError(msg)
+    return len(ids)
 
 
 def tasks_on_node(tasks: "TaskCounts", node: int) -> int:
@@ -159,9 +211,53 @@ def tasks_on_node(tasks: "TaskCounts", node: int) -> int:
     return tasks[node]
 
 
-def first_host(hosts: "HostList", distribution: str | None) -> str | None:
-    """Name rank 0's node: the step's first, except in an arbitrary distribution, where no variable says."""
-    return None if distribution == "arbitrary" else hosts[0]
+def _in_order(distribution: str | None, sluid: str | None) -> bool:
+    """Tell whether tasks are dealt out in the order of the list of nodes, as ``cyclic:block,pack`` says it.
+
+    As of 26.05, whose mark is SLURM_JOB_SLUID, blocks follow the cluster's topology, and the list does not
+    (slurm_step_layout.c, _task_layout_topo). An arbitrary distribution follows a host file.
+    """
+    if distribution is None:
+        return sluid is None
+    kind = distribution.partition(",")[0].partition(":")[0]
+    return kind in {"cyclic", "plane"} or (kind != "arbitrary" and sluid is None)
+
+
+def first_host(hosts: "HostList", distribution: str | None, sluid: str | None, leader: str | None) -> str | None:
+    """Name the step's first node, where task 0 is unless the order may be another one."""
+    return hosts[0] if (leader is None and _in_order(distribution, sluid)) or len(hosts) == 1 else None
+
+
+def component_host(
+    hosts: "HostList", leader: str, job: str, size: int, first: "HostList", distribution: str | None, sluid: str | None
+) -> str | None:
+    """Name the first node of a heterogeneous job's first component: a list of several components' nodes is sorted."""
+    begun = set(hosts)
+    nodes = [name for name in first if name in begun]
+    if leader != job or (not nodes and size <= 2):  # another job's, or a step of the other component alone
+        return first_host(hosts, distribution, sluid, None)
+    return nodes[0] if nodes and (len(nodes) == 1 or _in_order(distribution, sluid)) else None
+
+
+def mapped_host(hosts: "HostList", mapping: str, namespace: str, job: str, step: str, leader: str | None) -> str | None:
+    """Name task 0's node by PMIx's mapping, ``(vector,(2,1,1),(0,1,1))``, unless another step left it behind."""
+    first = re.match(r"\(vector,\(([0-9]{1,9}),", mapping)
+    if first is None or leader is not None or namespace.split(".")[-2:] != [job, step] or int(first[1]) >= len(hosts):
+        return None
+    return hosts[int(first[1])]
+
+
+def one_of_two(hosts: "HostList", here: str, tasks: str) -> str | None:
+    """Name task 0's node where there are two: this one, whose tasks hold it, or else the other one."""
+    if len(hosts) != 2 or here not in hosts:
+        return None
+    return here if "0" in tasks.split(",") else hosts[1 - hosts.index(here)]
+
+
+def first_by_name(hosts: "HostList", distribution: str | None, topology: str, leader: str | None) -> str | None:
+    """Name the first node of a cluster without a topology, if it comes first by name: there blocks may follow names."""
+    flat = leader is None and topology == "node" and _in_order(distribution, None)
+    return hosts[0] if flat and hosts[0] == hosts.first_by_name() else None
 
 
 def launch_token(job: int, step: int, restart: int | None) -> str:
@@ -170,53 +266,43 @@ def launch_token(job: int, step: int, restart: int | None) -> str:
 
 
 def emulated(spec: DistSpec) -> Mapping[str, str]:
-    """Return the step's lists, and the witnesses that go with them."""
-    if spec.job_id is None:
-        return {}
-    job, _, rest = spec.job_id.partition(".")
-    step, _, restart = rest.partition("r")
-    if spec.num_nodes is None or spec.node_rank is None or spec.local_world_size is None:
-        return {JOB[0]: job, STEP: step}
-    counts = _spread(spec.world_size, spec.num_nodes, spec.node_rank, spec.local_world_size)
-    names = [spec.host or "node0", *(f"node{index}" for index in range(1, spec.num_nodes))]
-    settings = {
-        JOB[0]: job,
-        STEP: step,
-        "SLURM_STEP_NODELIST": ",".join(names),
-        "SLURM_STEP_TASKS_PER_NODE": ",".join(map(str, counts)),
-        "SLURM_DISTRIBUTION": "arbitrary" if spec.host is None else "block",
-        "SLURMD_NODENAME": names[spec.node_rank],
-        "SLURM_NTASKS": str(spec.world_size),
-        "SLURM_NNODES": str(spec.num_nodes),
-    }
-    return {**settings, "SLURM_RESTART_COUNT": restart} if restart else settings
+    """Return the step's lists, the witnesses that go with them, and the job's variables that other libraries read."""
+    from . import emulation
+
+    return emulation.emulated(spec)
 
 
-def _spread(size: int, nodes: int, node: int, here: int) -> list[int]:
-    """Give this node its tasks and share the others out."""
-    if nodes == 1:
-        return [here]
-    share, more = divmod(size - here, nodes - 1)
-    if not share:
-        msg = f"num_nodes is {nodes}: {size - here} tasks are too few for the other nodes of a step"
-        raise InvalidSpec(msg, ("num_nodes", "world_size"))
-    others = [share + (index < more) for index in range(nodes - 1)]
-    return [*others[:node], here, *others[node:]]
+def first_task(spec: DistSpec, environ: Environ) -> Directory | None:
+    """Name the first task on the first node of the step's list, which every task can, whatever its rank."""
+    del spec
+    try:
+        first = host_list(environ.get("SLURM_STEP_NODELIST") or "")[0]
+    except ValueError:
+        return None
+    here = environ.get("SLURMD_NODENAME")
+    return None if here is None else Directory(first, serves=here == first and environ.get("SLURM_LOCALID") == "0")
 
 
 def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Ask for the step's layout; what that takes is imported when it is needed."""
+    """Ask for the step's layout, where no node's own name is there for a directory."""
     from . import asking
 
     return asking.ask_layout(spec, environ, seconds)
 
 
 def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Ask for a node's address."""
+    """Ask for a node's address; what that takes is imported when it is needed."""
     from . import asking
 
     return asking.ask_node(spec, environ, seconds)
 
+
+HOSTS = var("SLURM_STEP_NODELIST", read=host_list)
+DISTRIBUTION = var("SLURM_DISTRIBUTION", required=False)
+SLUID = var("SLURM_JOB_SLUID", required=False)
+LEADER = "SLURM_JOB_ID_PACK_GROUP_0"
+"""Set in each step of a heterogeneous job, to the id of its first component, which is SLURM_JOB_ID."""
+LED = var(LEADER, required=False)
 
 SLURM = Resolver(
     name="slurm",
@@ -225,19 +311,29 @@ SLURM = Resolver(
     rank=var("SLURM_PROCID"),
     world_size=var(*SIZES),
     local_rank=var("SLURM_LOCALID", required=STEP),
-    local_world_size=derive(
-        tasks_on_node,
-        var("SLURM_STEP_TASKS_PER_NODE", read=task_counts),
-        var("SLURM_NODEID", read=whole_number),
-        required=STEP,
+    local_world_size=either(
+        var("SLURM_GTIDS", required=False, read=count),
+        derive(
+            tasks_on_node,
+            var("SLURM_STEP_TASKS_PER_NODE", read=task_counts),
+            var("SLURM_NODEID", read=whole_number),
+            required=STEP,
+        ),
     ),
     node_rank=var("SLURM_NODEID", required=STEP),
     num_nodes=var("SLURM_STEP_NUM_NODES", required=STEP),
-    host=derive(
-        first_host,
-        var("SLURM_STEP_NODELIST", read=host_list),
-        var("SLURM_DISTRIBUTION", required=False),
-        required=STEP,
+    host=either(
+        derive(first_host, HOSTS, DISTRIBUTION, SLUID, LED, required=STEP),
+        derive(
+            component_host,
+            *(HOSTS, LEADER, JOB[0], var("SLURM_HET_SIZE", read=whole_number)),
+            var("SLURM_JOB_NODELIST_PACK_GROUP_0", read=host_list),
+            *(DISTRIBUTION, SLUID),
+            required=False,
+        ),
+        derive(mapped_host, HOSTS, "SLURM_PMIX_MAPPING_SERV", "PMIX_NAMESPACE", JOB[0], STEP, LED, required=False),
+        derive(one_of_two, HOSTS, "SLURMD_NODENAME", "SLURM_GTIDS", required=False),
+        derive(first_by_name, HOSTS, DISTRIBUTION, "SLURM_TOPOLOGY_ADDR_PATTERN", LED, required=False),
     ),
     job_id=derive(
         launch_token,
@@ -248,6 +344,7 @@ SLURM = Resolver(
     ),
     emulated=emulated,
     locate=(Way("layout", ask_layout), Way("node", ask_node)),
+    directory=first_task,
     doc=__doc__,
 )
 

@@ -1,6 +1,6 @@
 """Rank 0's host by Slurm's own commands, where the step's variables do not lead to it.
 
-Facts: the manuals of sattach and scontrol, and runs of Slurm 22.05.
+Facts: the manuals of sattach and scontrol, and runs of Slurm 22.05, 24.11 and 26.05.
 """
 
 import re
@@ -8,6 +8,7 @@ import socket
 
 from colossalai_env import CannotLocate, DistSpec, Environ, Located
 
+from . import JOB, STEP
 from .hostlist import HostList
 
 SECONDS = 5.0
@@ -15,17 +16,24 @@ SECONDS = 5.0
 
 
 def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Ask for the step's layout, or read the host file: only an arbitrary distribution leaves the host open."""
-    if environ.get("SLURM_DISTRIBUTION") != "arbitrary" or spec.host is not None or spec.job_id is None:
+    """Ask for the step's layout, or read the host file, where the variables leave task 0's node open."""
+    arbitrary = (environ.get("SLURM_DISTRIBUTION") or "").partition(",")[0] == "arbitrary"
+    if spec.host is not None or not (arbitrary or "SLURM_STEP_NODELIST" in environ):
         return None
-    step = spec.job_id.partition("r")[0]
-    told = _run("layout", ["sattach", "--layout", step], seconds)
-    if told is not None:
-        for name, ranks in re.findall(r"Node \d+ \(([^)]+)\), \d+ task\(s\): ([\d ]+)", told):
-            if "0" in ranks.split():
-                return Located(_address(name, seconds), f"sattach --layout {step}")
-        raise CannotLocate("slurm", "layout", f"sattach --layout {step} names no node of task 0: {told[:200]!r}")
-    return _first_line(environ, seconds)
+    return _told(environ, seconds) or (_first_line(environ, seconds) if arbitrary else None)
+
+
+def _told(environ: Environ, seconds: float) -> Located | None:
+    """Ask Slurm for the node of task 0; None where its command is not installed."""
+    job, number = (next((value for _, value in environ.found(names)), None) for names in (JOB, (STEP,)))
+    step = f"{job}.{number}"
+    told = _run("layout", ["sattach", "--layout", step], seconds) if job and number else None
+    if told is None:
+        return None
+    for name, ranks in re.findall(r"Node \d+ \(([^)]+)\), \d+ task\(s\): ([\d ]+)", told):
+        if "0" in ranks.split():
+            return Located(_address(name, seconds), f"sattach --layout {step}")
+    raise CannotLocate("slurm", "layout", f"sattach --layout {step} names no node of task 0: {told[:200]!r}")
 
 
 def _first_line(environ: Environ, seconds: float) -> Located | None:

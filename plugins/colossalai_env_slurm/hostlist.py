@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import chain, product
 from math import prod
 from typing import TypeAlias, overload
@@ -53,6 +54,10 @@ class Numbers:
             map(f"{{:0{width}}}".format, range(low, low + count)) for low, count, width in self.ranges
         )
 
+    def heads(self) -> Iterator[str]:
+        """Return the first number of each range."""
+        return (f"{low:0{width}}" for low, _, width in self.ranges)
+
 
 Part: TypeAlias = Numbers | tuple[str]
 
@@ -98,6 +103,28 @@ class HostList(Sequence[str]):
             index -= count
         msg = "host list index out of range"
         raise IndexError(msg)
+
+    def first_by_name(self) -> str:
+        """Return the host that comes first where Slurm sorts them by name, as it does in a range."""
+        heads = chain.from_iterable(map("".join, product(*map(_heads, term))) for term in self.terms)
+        return reduce(lambda first, other: other if _before(other, first) else first, heads)
+
+
+def _heads(part: Part) -> Sequence[str] | Iterator[str]:
+    return part.heads() if isinstance(part, Numbers) else part
+
+
+def _before(one: str, other: str) -> bool:
+    """Compare names as Slurm does (strnatcmp.c): numbers by value, but digit by digit where one begins with 0."""
+    for here, there in zip(_pieces(one), _pieces(other)):  # noqa: B905 - the shorter one comes first
+        if here != there:
+            by_value = here.isdecimal() and there.isdecimal() and "0" not in {here[0], there[0]}
+            return (len(here), here) < (len(there), there) if by_value else here < there
+    return len(one) < len(other)
+
+
+def _pieces(name: str) -> list[str]:
+    return re.findall(r"[0-9]+|[^0-9]", name)
 
 
 def _parts(term: str) -> tuple[Part, ...]:

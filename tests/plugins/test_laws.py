@@ -14,7 +14,7 @@ from colossalai_env_torch import TORCH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import DistSpec, Environ, NotAWorld, NotMine, ResolverProtocol, resolve
+from colossalai_env import Claim, DistSpec, Environ, NotAWorld, NotMine, ResolverProtocol, resolve
 from colossalai_env.colossal import get_default_parser
 from colossalai_env.testing import Capture, Layout, ResolverContract, captures, host_lists, layouts, replay
 
@@ -119,6 +119,18 @@ class TestOpenMpi(ResolverContract):
         )
 
 
+OPEN = {
+    *("slurm_arbitrary", "slurm_arbitrary_packed", "slurm_srun_arbitrary", "slurm2411_srun_arbitrary_pack"),
+    *("slurm2605_srun_arbitrary_pack", "slurm2605_pack_srun_arbitrary", "slurm2605_alpha_srun_block"),
+    *("slurm2605_dyn_srun_block", "slurm2605_nodist_srun_block", "slurm2605_block_block", "slurm2605_ring_srun_block"),
+    *("slurm2605_block1_srun_1task_per_node", "slurm2605_ring_two_per_node", "slurm2605_treerank_srun_block"),
+    *("slurm2605_tree_all_nodes", "slurm2605_tree_block_packed", "slurm2605_tree_in_sbatch", "slurm2605_tree_pmi2"),
+    *("slurm2605_tree_numeric_names", "slurm2605_tree_srun_block", "slurm2605_tree_srun_default_packed"),
+    *("slurm2605_tree_names_first_default_packed", "slurm2605_tree_heterogeneous_wide.block"),
+}
+"""Recorded launches of Slurm over three nodes and more whose variables do not lead to rank 0's."""
+
+
 class TestSlurm(ResolverContract):
     resolver = SLURM
     job_ids = st.builds("{}.{}{}".format, SMALL, SMALL, st.sampled_from(["", "r1", "r12"]))
@@ -136,8 +148,9 @@ class TestSlurm(ResolverContract):
 
     def test_the_old_name_of_the_job_is_read_too(self) -> None:
         step = dict(self.resolver.emulate(Layout(("n0",), (0,), job_id="7.1").spec(0)).variables)
-        step["SLURM_JOBID"] = step.pop("SLURM_JOB_ID")
-        assert resolve(env=step, resolver=self.resolver).job_id == "7.1"
+        for other, name in (("SLURM_JOBID", "SLURM_JOB_ID"), ("SLURM_JOB_ID", "SLURM_JOBID")):
+            alone = {key: text for key, text in step.items() if key != other} | {name: "7"}
+            assert resolve(env=alone, resolver=self.resolver).job_id == "7.1"
 
     @pytest.mark.parametrize(
         ("name", "text"), [("SLURMD_NODENAME", "n7"), ("SLURM_GTIDS", "0,2,4"), ("SLURM_GTIDS", "4,2")]
@@ -152,6 +165,49 @@ class TestSlurm(ResolverContract):
         shell = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "4"}
         with pytest.raises(NotAWorld, match="salloc"):
             resolve(env=shell, resolver=self.resolver)
+
+    def test_rank_0s_host_is_said_but_where_another_order_than_the_lists_leaves_it_open(self) -> None:
+        launches = [one for one in captures() if one.scenario.startswith("slurm") and "why" not in one.tasks[0].truth]
+        specs = {capture.scenario: replay(self.resolver, capture) for capture in launches}
+        assert {name for name, said in specs.items() if None in {spec.host for spec in said}} == OPEN
+        assert all(None not in {spec.local_world_size for spec in said} for said in specs.values())
+
+    @pytest.mark.parametrize("name", ["slurm_block", "slurm_heterogeneous_wide.block"])
+    def test_a_step_without_a_distribution_deals_tasks_out_in_blocks(self, name: str) -> None:
+        (capture,) = (one for one in captures() if one.scenario == name)
+        step = {key: text for key, text in capture.tasks[0].variables.items() if key != "SLURM_DISTRIBUTION"}
+        assert resolve(env=step, resolver=self.resolver).host == capture.tasks[0].truth["rank0_host"]
+
+    def test_pmix_counts_the_nodes_of_a_heterogeneous_step_in_another_order_than_its_list(self) -> None:
+        (capture,) = (one for one in captures() if one.scenario == "slurm2605_tree_heterogeneous_wide.block")
+        job = capture.tasks[0].variables["SLURM_JOB_ID"]
+        mapped = {
+            "SLURM_PMIX_MAPPING_SERV": "(vector,(1,1,1),(0,1,2),(2,1,2))",
+            "PMIX_NAMESPACE": f"slurm.pmix.{job}.0",
+        }
+        assert resolve(env={**capture.tasks[0].variables, **mapped}, resolver=self.resolver).host is None
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "slurm_heterogeneous_other_order.both",
+            "slurm_heterogeneous_later.nodes",
+            "slurm2605_tree_heterogeneous_wide.cyclic",
+            "slurm2411_arbitrary_pmix",
+            "slurm2605_tree_arbitrary_on_two",
+            "slurm2605_rack_by_names",
+            "slurm2605_srun_block",
+        ],
+    )
+    def test_no_other_host_is_said_of_a_recorded_launch_that_has_lost_a_variable(self, name: str) -> None:
+        (capture,) = (one for one in captures() if one.scenario == name)
+        truth = replay(self.resolver, capture)[0].host
+        for task in capture.tasks:
+            for lost in SLURM.variables():
+                if lost not in {"SLURM_DISTRIBUTION", "SLURM_JOB_SLUID", "SLURM_JOB_ID_PACK_GROUP_0"}:
+                    left = {name: text for name, text in task.variables.items() if name != lost}
+                    answer = self.resolver.resolve(Environ(left))
+                    assert not isinstance(answer, Claim) or answer.spec.host in {truth, None}, lost
 
     def test_the_first_host_of_any_list_is_rank_0s(self) -> None:
         @given(host_lists())
