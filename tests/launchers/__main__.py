@@ -11,11 +11,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
+
 from colossalai_env.testing.captures import RECORDED
 
 from .bed import HEAD, Bed
+from .clusters import CLUSTERS, RELEASES, Cluster
 from .launch import version
-from .record import Launch, record
+from .record import Launch, lacking, record
+from .roots import unpack
 from .scenarios import SCENARIOS
 from .slurm import Slurm
 from .test_launchers import agree
@@ -32,34 +36,37 @@ def terminable() -> Generator[None]:
 
 
 @contextmanager
-def up() -> Generator[Bed]:
+def up(cluster: Cluster) -> Generator[Bed]:
     """Bring hosts and Slurm up, and take them down at the end, also when terminated."""
-    with terminable(), Bed() as bed:
-        Slurm(bed).start()
+    with terminable(), Bed(cluster.release.root) as bed:
+        Slurm(bed, cluster).start()
         yield bed
 
 
-def run(host: str, words: list[str]) -> int:
+def run(cluster: Cluster, host: str, words: list[str]) -> int:
     """Run a command on a host, with this terminal."""
-    with up() as bed:
+    with up(cluster) as bed:
         env = bed.environment({"BED_SSH": str(bed.ssh()), "TERM": os.environ.get("TERM", "dumb")})
         return subprocess.run(bed.command(host, words, 24 * 3600), env=env, check=False).returncode
 
 
-def capture(folder: Path) -> int:
+def capture(cluster: Cluster, folder: Path, only: str) -> int:
     """Run all scenarios and keep each launch's environment and truth as a file of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    with up() as bed:
+    with up(cluster) as bed:
         versions: dict[str, str] = {}
         for scenario in SCENARIOS:
+            if only not in scenario.name or lacking(bed, scenario):
+                continue
             said = versions.setdefault(scenario.kind, version(bed, scenario.kind))
             for launch in record(bed, scenario):
-                agree(launch)
-                text = json.dumps(_kept(launch, said), indent=0, sort_keys=True)
-                for path, name in ((bed.folder, "BED"), (Path(sys.prefix), "BED/venv"), (Path.cwd(), "BED")):
-                    text = text.replace(str(path), name)
-                (folder / f"{launch.name}.json").write_text(text + "\n")
-                sys.stdout.write(f"{launch.name}: {len(launch.tasks)} tasks\n")
+                agree(launch, cluster)
+                name = launch.name.replace("slurm", cluster.prefix, 1)
+                text = json.dumps(_kept(attrs.evolve(launch, name=name), said), indent=0, sort_keys=True)
+                for path, shown in ((bed.folder, "BED"), (Path(sys.prefix), "BED/venv"), (Path.cwd(), "BED")):
+                    text = text.replace(str(path), shown)
+                (folder / f"{name}.json").write_text(text + "\n")
+                sys.stdout.write(f"{name}: {len(launch.tasks)} tasks\n")
     return 0
 
 
@@ -75,6 +82,9 @@ def _kept(launch: Launch, said: str) -> dict[str, object]:
 def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.launchers", description=__doc__)
+    parser.add_argument(
+        "--cluster", choices=CLUSTERS, default="installed", help="which Slurm, and how it is configured"
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     shell = verbs.add_parser("shell", help="a shell on a host; type srun there, or mpirun with $BED_SSH as its agent")
     shell.add_argument("host", nargs="?", default=HEAD)
@@ -82,11 +92,17 @@ def main() -> int:
     running.add_argument("host")
     running.add_argument("words", nargs=argparse.REMAINDER)
     capturing = verbs.add_parser("capture", help="record the environments of all launches")
+    capturing.add_argument("--only", default="", help="those alone whose names hold this")
     capturing.add_argument("folder", nargs="?", type=Path, default=RECORDED)
+    rooting = verbs.add_parser("root", help="unpack a release of Slurm from another Debian suite")
+    rooting.add_argument("release", choices=RELEASES)
     asked = parser.parse_args()
+    if asked.verb == "root":
+        return unpack(RELEASES[asked.release])
+    cluster = CLUSTERS[asked.cluster]
     if asked.verb == "capture":
-        return capture(asked.folder)
-    return run(asked.host, asked.words if asked.verb == "run" else shlex.split("sh -i"))
+        return capture(cluster, asked.folder, asked.only)
+    return run(cluster, asked.host, asked.words if asked.verb == "run" else shlex.split("sh -i"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .bed import HEAD, Bed, Ran
+from .bed import HEAD, Bed, Ran, wait_until
 
 MPI = Path(sys.prefix) / "mpi"
 """Where the MPIs of PyPI live, each in a place of its own since their programs bear the same names."""
@@ -68,9 +68,16 @@ def within(bed: Bed, outer: str, inner: Sequence[str], folder: Path) -> Ran:
     if kind == "salloc":
         return bed.run(HEAD, ["salloc", *shlex.split(options), *inner])
     script, out = folder / "job.sh", folder / "job.out"
-    script.write_text(f"#!/bin/sh\n{shlex.join(inner)}\n")
-    ran = bed.run(HEAD, ["sbatch", "--wait", "-o", str(out), *shlex.split(options), str(script)])
-    return Ran(ran.code, out.read_text() if out.exists() else "", ran.err)
+    script.write_text(f"#!/bin/sh\n{shlex.join(inner)}\necho $? > {folder}/job.code.$SLURM_JOB_ID\n")
+    ran = bed.run(HEAD, ["sbatch", "--parsable", "-o", str(out), *shlex.split(options), str(script)])
+    if ran.code:
+        return ran
+    queued = ["squeue", "--noheader", "--job", ran.out.strip()]
+    wait_until(
+        lambda: not bed.run(HEAD, queued).out.strip(), f"job {ran.out.strip()} ends", 60
+    )  # sbatch --wait looks each 10 s
+    codes = [int(path.read_text()) for path in folder.glob("job.code.*")]
+    return Ran(max(codes, default=1), out.read_text() if out.exists() else "", ran.err)
 
 
 def labelled(kind: str, out: str) -> dict[int, str]:

@@ -27,7 +27,19 @@ def resolved() -> dict[str, Any]:
     except colossalai_env.ColossalaiEnvError as error:
         return {"error": type(error).__name__, "text": str(error)}
     names = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes", "host", "port", "job_id")
-    return {"resolver": spec.resolver, **{name: getattr(spec, name) for name in names}}
+    told = {"resolver": spec.resolver, **{name: getattr(spec, name) for name in names}}
+    return {**told, **open_host(spec)} if spec.resolver == "slurm" and spec.host is None else told
+
+
+def open_host(spec: Any) -> dict[str, Any]:
+    """Return what Slurm says when it is asked, and where rank 0 would be looked for."""
+    from colossalai_env_slurm import SLURM
+
+    from colossalai_env import Environ
+
+    environ = Environ.snapshot()
+    located = [way.ask(spec, environ, 20) for way in SLURM.locate]
+    return {"located": [one.host for one in located if one], "searched": list(SLURM.search(spec, environ))}
 
 
 def layout() -> str:

@@ -14,6 +14,7 @@ import attrs
 from .bed import ROOT, Bed, Ran
 from .launch import LABELS, agents, command, labelled, within
 from .scenarios import HOSTFILES, Scenario
+from .slurm import Slurm
 
 PROBE = [sys.executable, str(ROOT / "tests/launchers/probe.py")]
 
@@ -40,6 +41,15 @@ class Launch:
     scenario: Scenario
     command: str
     tasks: list[Task]
+
+
+def lacking(bed: Bed, scenario: Scenario) -> str:
+    """Say what this Slurm lacks for a scenario, or nothing."""
+    if scenario.since > Slurm(bed).version():
+        return f"Slurm {'.'.join(map(str, Slurm(bed).version()))} cannot do it yet"
+    if "--mpi=pmix" in scenario.options and "pmix" not in Slurm(bed).run("srun", "--mpi=list").out:
+        return "this Slurm has no PMIx"
+    return ""
 
 
 def record(bed: Bed, scenario: Scenario) -> list[Launch]:

@@ -1,5 +1,6 @@
 """The launches, as data: what is typed, where, and what is special about it."""
 
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -37,10 +38,23 @@ class Scenario:
     """The parts that a script starts; a part that begins with ``body`` is no world."""
     several: bool = True
     """For a part that is no world: whether several tasks were asked for."""
+    since: tuple[int, ...] = ()
+    """The first release of Slurm that can do it."""
+
+    @property
+    def spans(self) -> bool:
+        """Whether it starts a launch of Slurm's over several nodes."""
+        world = any(not part.startswith("body") for part in self.parts)
+        return world and bool(re.search(r"-N[2-9]|--nodelist=|-w \S+,", f"{self.outer} {self.options} {self.script}"))
 
 
-def _srun(name: str, options: str, **more: str) -> Scenario:
-    return Scenario(f"slurm_{name}", "srun", options, **more)  # type: ignore[arg-type]
+def _srun(name: str, options: str, outer: str = "", since: tuple[int, ...] = ()) -> Scenario:
+    return Scenario(f"slurm_{name}", "srun", options, outer, since=since)
+
+
+def _step_that_runs(command: str) -> str:
+    """Return a script whose first step of three tasks runs a command in its task 1."""
+    return f"srun -N1 -n3 sh -c 'test $SLURM_PROCID != 1 || {command}'"
 
 
 SLURM = [
@@ -69,6 +83,30 @@ SLURM = [
     Scenario(
         "slurm_arbitrary", "srun", "-n5 -m arbitrary --nodelist={list13121}", env={"SLURM_HOSTFILE": "{list13121}"}
     ),
+    Scenario(
+        "slurm_arbitrary_packed", "srun", "-n5 -m arbitrary,Pack --nodelist={list13121}",
+        env={"SLURM_HOSTFILE": "{list13121}"},
+    ),
+    Scenario(
+        "slurm_arbitrary_pmix", "srun", "-n5 -m arbitrary --mpi=pmix --nodelist={list13121}",
+        env={"SLURM_HOSTFILE": "{list13121}"},
+    ),
+    Scenario(
+        "slurm_arbitrary_on_two", "srun", "-n3 -m arbitrary --nodelist={list121}", env={"SLURM_HOSTFILE": "{list121}"}
+    ),
+    _srun("block_packed", "-N3 -n6 -m block,Pack"),
+    _srun("block_spread", "-N3 -n6 --exclusive -m *,NoPack"),
+    _srun("cyclic_packed", "-N3 -n6 --exclusive -m cyclic,Pack"),
+    _srun("block_of_sockets", "-N3 -n6 --exclusive -m block:cyclic"),
+    _srun("cyclic_of_sockets", "-N3 -n6 --exclusive -m cyclic:block"),
+    _srun("one_per_node", "-N3 -n3 --exclusive"),
+    _srun("all_nodes", "-p all -N7 -n9 --exclusive"),
+    _srun("rack_by_names", "-p all -w rack1-n10,rack1-n9,gpu-a02,cn001 -n6 --exclusive"),
+    _srun("no_memory", "-N3 -n6 --exclusive --mem=0"),
+    _srun("external", "--external-launcher -N2 -n4 --exclusive", since=(24, 11)),
+    _srun("fewer_than_nodes", "-n2", outer="sbatch -N3 -n6 --exclusive"),
+    _srun("as_many_as_nodes", "-n3", outer="sbatch -N3 -n6 --exclusive"),
+    _srun("in_sbatch_cyclic", "", outer="sbatch -N3 -n6 --exclusive -m cyclic"),
     _srun("in_sbatch", "", outer="sbatch -N3 -n6 --exclusive"),
     _srun("in_sbatch_nodes_only", "-n4", outer="sbatch -N2 --exclusive"),
     _srun("in_salloc", "", outer="salloc -N3 -n6 --exclusive"),
@@ -99,6 +137,28 @@ SLURM = [
         "slurm_heterogeneous_colon", "srun", outer="sbatch -N1 -n2 --exclusive : -N2 -n4 --exclusive",
         script="{srun:both} PROBE : PROBE", parts=("both",),
     ),
+    Scenario(
+        "slurm_heterogeneous_other_order", "srun",
+        outer="sbatch -w gpu-b07 -N1 -n2 --exclusive : -w gpu-a[01-02] -N2 -n3 --exclusive",
+        script="{srun:both} --het-group=0,1 PROBE; {srun:cyclic} -m cyclic --het-group=0,1 PROBE; "
+        "{srun:second} --het-group=1 PROBE",
+        parts=("both", "cyclic", "second"),
+    ),
+    Scenario(
+        "slurm_heterogeneous_wide", "srun",
+        outer="sbatch -w gpu-a02,gpu-b07 -N2 -n3 --exclusive : -w gpu-a01 -N1 -n2 --exclusive",
+        script="{srun:block} --het-group=0,1 PROBE; {srun:cyclic} -m cyclic --het-group=0,1 PROBE",
+        parts=("block", "cyclic"),
+    ),
+    Scenario(
+        "slurm_heterogeneous_later", "srun", outer="sbatch -p rack -N1 -n1 : -p gpu -N3 -n6 --exclusive",
+        script="{srun:nodes} --het-group=1 PROBE", parts=("nodes",),
+    ),
+    Scenario(
+        "slurm_heterogeneous_of_three", "srun",
+        outer="sbatch -w gpu-b07 -N1 -n1 --exclusive : -w gpu-a02 -n1 --exclusive : -w gpu-a01 -n2 --exclusive",
+        script="{srun:all} --het-group=0,1,2 PROBE; {srun:last} --het-group=1,2 PROBE", parts=("all", "last"),
+    ),
     Scenario("slurm_batch_body", "srun", outer="sbatch -N3 -n6", script="{probe:body}", parts=("body",)),
     Scenario("slurm_batch_body_nodes_only", "srun", outer="sbatch -N2", script="{probe:body}", parts=("body",)),
     Scenario(
@@ -122,6 +182,71 @@ SLURM = [
         script="{srun:a} PROBE; srun -N2 -n3 sh -c 'test $SLURM_PROCID != 1 || "
         "sbatch --wait -p rack -N1 -o /dev/null {folder}/inner.sh'", parts=("a", "body"),
     ),
+    Scenario(
+        "slurm_array_over_nodes", "srun", outer="sbatch -N3 -n6 --array=3,5 --exclusive",
+        script="case $SLURM_ARRAY_TASK_ID in 3) {srun:a} PROBE;; 5) {srun:b} PROBE;; esac", parts=("a", "b"),
+    ),
+    Scenario(
+        "slurm_batch_body_one_gpu", "srun", outer="sbatch --gpus=1", script="{probe:body}", parts=("body",),
+        several=False,
+    ),
+    Scenario(
+        "slurm_batch_body_of_an_array", "srun", outer="sbatch -n1 --array=3,5",
+        script="test $SLURM_ARRAY_TASK_ID = 3 || exit 0; {probe:body}", parts=("body",), several=False,
+    ),
+    Scenario(
+        "slurm_interactive_step_one_task", "srun", outer="salloc -n1",
+        script="srun --interactive --preserve-env {probe:body}", parts=("body",), several=False,
+    ),
+    Scenario(
+        "slurm_salloc_in_batch", "srun", outer="sbatch -n2", script="salloc -p rack -N2 -n3 sh {folder}/inner.sh",
+        parts=("body",),
+    ),
+    Scenario(
+        "slurm_salloc_one_task_in_batch", "srun", outer="sbatch -n2", script="salloc -p rack -n1 sh {folder}/inner.sh",
+        parts=("body",), several=False,
+    ),
+    Scenario(
+        "slurm_sbatch_one_task_in_batch", "srun", outer="sbatch -n2",
+        script="sbatch -p rack -n1 -o /dev/null {folder}/inner.sh; until ls {folder}/body/*.json; do sleep 0.1; done",
+        parts=("body",), several=False,
+    ),
+    Scenario(
+        "slurm_sbatch_one_task_in_step", "srun", outer="salloc -n3", parts=("body",), several=False,
+        script=_step_that_runs("sbatch --wait -p rack -n1 -o /dev/null {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_salloc_one_task_in_step", "srun", outer="salloc -n3", parts=("body",), several=False,
+        script=_step_that_runs("salloc -p rack -n1 sh {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_salloc_in_step", "srun", outer="salloc -n3", parts=("body",),
+        script=_step_that_runs("salloc -p rack -N1 -n2 sh {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_salloc_alike_in_step", "srun", outer="salloc -n3", parts=("body",),
+        script=_step_that_runs("salloc -p rack -N1 -n3 sh {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_salloc_over_nodes_in_step", "srun", outer="salloc -n3", parts=("body",),
+        script=_step_that_runs("salloc -p rack -N2 -n4 sh {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_salloc_here_in_step", "srun", outer="salloc -n3 -w gpu-a01", parts=("body",),
+        script=_step_that_runs("salloc -w gpu-a01 -n2 sh {folder}/inner.sh"),
+    ),
+    Scenario(
+        "slurm_other_job_in_step", "srun", outer="salloc -n3", parts=("a",),
+        script=_step_that_runs("( unset SLURM_JOB_ID SLURM_JOBID; {srun:a} -p rack -N2 -n3 PROBE )"),
+    ),
+    Scenario(
+        "slurm_step_in_step", "srun", outer="salloc -N2 -n4 --exclusive", parts=("a",),
+        script=_step_that_runs("{srun:a} --overlap -N2 -n4 PROBE"),
+    ),
+    Scenario(
+        "slurm_step_in_salloc_in_step", "srun", outer="salloc -n3", parts=("a",),
+        script=_step_that_runs("salloc -p rack -N2 -n3 {srun:a} PROBE"),
+    ),
 ]  # fmt: skip
 
 HOSTFILES = {
@@ -129,6 +254,7 @@ HOSTFILES = {
     "hosts132": "gpu-b07 slots=1\ngpu-a01 slots=3\ngpu-a02 slots=2\n",
     "list222": "gpu-a01:2\ngpu-a02:2\ngpu-b07:2\n",
     "list132": "gpu-b07:1\ngpu-a01:3\ngpu-a02:2\n",
+    "list121": "gpu-b07\ngpu-a01\ngpu-b07\n",
     "list13121": "gpu-b07\ngpu-a01\ngpu-b07\ngpu-a02\ngpu-b07\n",
 }
 """The first two as Open MPI reads them, then as Hydra does, then as srun's arbitrary distribution does."""

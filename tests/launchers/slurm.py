@@ -1,11 +1,13 @@
 """Slurm on the bed: one munged, slurmctld on the head host, one slurmd a host, with fake GPUs."""
 
 import os
+import re
 from pathlib import Path
 
 import attrs
 
 from .bed import HEAD, NODES, Bed, Ran, wait_until
+from .clusters import CLUSTERS, Cluster
 
 TOOLS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "sattach", "scontrol", "scancel")
 
@@ -21,13 +23,11 @@ AuthInfo=socket={folder}/munge.socket
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-SwitchType=switch/none
 MpiDefault=none
 LaunchParameters=use_interactive_step
 ReturnToService=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters={select}
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%h
@@ -40,10 +40,12 @@ SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=1000,batch
 InactiveLimit=0
 KillWait=1
 GresTypes=gpu
+{more}
 {nodes}
 PartitionName=gpu Nodes=gpu-a01,gpu-a02,gpu-b07 Default=YES State=UP OverSubscribe=NO
 PartitionName=rack Nodes=rack1-n9,rack1-n10,rack2-n010 State=UP
 PartitionName=odd Nodes=cn001,gpu-a02 State=UP
+PartitionName=all Nodes=ALL State=UP
 """
 
 
@@ -52,6 +54,7 @@ class Slurm:
     """Slurm's daemons on a bed; they end with it."""
 
     bed: Bed
+    cluster: Cluster = CLUSTERS["installed"]
 
     @property
     def folder(self) -> Path:
@@ -65,9 +68,14 @@ class Slurm:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        conf = CONF.format(head=HEAD, folder=self.folder, nodes="\n".join(self._node(name) for name in NODES))
         etc = self.bed.folder / "etc" / "slurm"
-        (etc / "slurm.conf").write_text(conf)
+        nodes = "\n".join(self._node(name) for name in NODES)
+        given = {"head": HEAD, "folder": self.folder, "select": self.cluster.select, "more": self.cluster.more}
+        (etc / "slurm.conf").write_text(CONF.format(nodes=nodes, **given))
+        for name, text in self.cluster.files.items():
+            (etc / name).write_text(text)
+        if self.version() >= (23, 11):  # before, whoever asked for no cgroups was left alone
+            (etc / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         gres = [f"NodeName={name} Name=gpu File={self.folder}/gpu[0-{count - 1}]" for name, count in GPUS.items()]
         (etc / "gres.conf").write_text("\n".join([*gres, ""]))
         munge = [f"--key-file={key}", f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid"]
@@ -77,6 +85,11 @@ class Slurm:
         for name in NODES:
             self._daemon(name, ["slurmd", "-N", "cn001" if name == "odd-host" else name])
         wait_until(self._idle, "all nodes idle")
+
+    def version(self) -> tuple[int, ...]:
+        """Return the release's number, such as (24, 11, 5)."""
+        said = self.run("slurmctld", "-V").out
+        return tuple(int(number) for number in re.findall(r"\d+", said))
 
     def _make_devices(self) -> None:
         for index in range(4):

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from .bed import Bed
+from .bed import ADDRESSES, Bed
+from .clusters import CLUSTERS, Cluster
 from .record import ALIASES, Launch, record
 from .scenarios import SCENARIOS, Scenario
 
@@ -19,7 +20,7 @@ def test_each_task_is_who_its_launcher_says(bed: Bed, scenario: Scenario) -> Non
         agree(launch)
 
 
-def agree(launch: Launch) -> None:
+def agree(launch: Launch, cluster: Cluster = CLUSTERS["installed"]) -> None:
     """Hold what `resolve()` said on each rank against the launcher's word."""
     for task in launch.tasks:
         said = task.resolved
@@ -33,20 +34,34 @@ def agree(launch: Launch) -> None:
         for name in NUMBERS:
             if name in task.truth and said[name] is not None:
                 assert said[name] == task.truth[name], f"{launch.name}: {name} of {said}, truth {task.truth}"
-        assert said["host"] in hosts(launch, said, task.truth), f"{launch.name}: {said}"
+        assert said["host"] in hosts(launch, cluster, said, task.truth), f"{launch.name}: {said}"
         assert said["port"] == task.truth.get("master_port", said["port"])
+        if "located" in said:
+            assert _rank_0_is_found(bed_names(task.truth), said), f"{launch.name}: {said}, truth {task.truth}"
     worlds = [task for task in launch.tasks if "why" not in task.truth]
     assert len({str([task.resolved[name] for name in ("host", "port", "job_id")]) for task in worlds}) <= 1
     _local_ranks_number_the_processes_of_each_host(launch)
 
 
-def hosts(launch: Launch, said: dict[str, Any], truth: dict[str, Any]) -> set[str | None]:
+def bed_names(truth: dict[str, Any]) -> set[str]:
+    """Return what rank 0's host is called: its own name, and Slurm's."""
+    name = truth["rank0_host"]
+    return next(({*pair} for pair in ALIASES.items() if name in pair), {name})
+
+
+def hosts(launch: Launch, cluster: Cluster, said: dict[str, Any], truth: dict[str, Any]) -> set[str | None]:
     """Return what may stand for rank 0's host: its name, loopback on one node, or nothing where nothing says it."""
-    names = {truth["rank0_host"], ALIASES.get(truth["rank0_host"], truth["rank0_host"])}
+    names: set[str | None] = {*bed_names(truth)}
     if truth["num_nodes"] == 1:
         names.add("127.0.0.1")
-    unsaid = said["resolver"] in {"openmpi", "hydra"} or "arbitrary" in str(launch.scenario)
+    unsaid = said["resolver"] in {"openmpi", "hydra"} or "arbitrary" in str(launch.scenario) or cluster.by_topology
     return {*names, None} if unsaid else names
+
+
+def _rank_0_is_found(names: set[str], said: dict[str, Any]) -> bool:
+    """Tell whether asking leads to rank 0's host alone, and looking for it would too."""
+    addresses = {*names, *(ADDRESSES[name] for name in names if name in ADDRESSES)}
+    return len(said["located"]) == 1 and {*said["located"]} <= addresses and bool({*said["searched"]} & names)
 
 
 def _local_ranks_number_the_processes_of_each_host(launch: Launch) -> None:
