@@ -111,6 +111,13 @@ def _locate(
     return locate(spec, environ, getattr(resolver, "locate", ()), seconds, getattr(resolver, "directory", None))
 
 
+def early_end(resolver: ResolverProtocol | None, environ: Environ, watch: Watch) -> float | None:
+    """Return when the launcher ends the job, by the watch's clock, where that is before the wait is over."""
+    end = resolver.job_end(environ) if isinstance(resolver, Resolver) else None
+    left = 0.0 if end is None else end - time.time()
+    return watch.clock() + left if 0 < left < watch.left else None
+
+
 def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec | None:
     """Put together what can be read in spite of an error, to tell the other ranks; None where they cannot be met."""
     if resolution.refused is not None:
@@ -156,7 +163,8 @@ def _together(
     refuse_platform()
     deciding = resolution.deciding
     spec, endpoint = _locate(resolution.outcome, environ, deciding.resolver if deciding else None, watch.left)
-    meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch)
+    ends = early_end(deciding.resolver if deciding else None, environ, watch)
+    meeting = Meeting(spec=spec, endpoint=endpoint, watch=watch, ends=ends)
     reply = reply_of(spec, spec.backend or "")
     gloo = GlooSettings(environ)
     try:

@@ -138,6 +138,8 @@ class Meeting:
     spec: DistSpec
     endpoint: Endpoint
     watch: Watch
+    ends: float | None = None
+    """When the launcher ends the job, by the watch's clock, where that is before the wait is over."""
     here: str = attrs.field(factory=socket.gethostname)
     listener: socket.socket | None = None
     """Rank 0's socket, from `bind` until the store serves it."""
@@ -304,7 +306,7 @@ class Meeting:
         )
 
     def _lead(self, reply: Reply) -> Protocol[Place | None]:
-        waiting = Waiting(self.spec.world_size)
+        waiting = Waiting(self.spec.world_size, self.ends)
         heard: list[Reply] = []
 
         def show(replies: Sequence[Reply]) -> None:

@@ -21,6 +21,8 @@ class Waiting:
     """Shows the state of a roll call of `world_size` ranks."""
 
     world_size: int
+    ends: float | None = None
+    """When the launcher ends the job, by `clock`, if that is before the wait is over."""
     stream: TextIO = attrs.field(factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
     began: float = attrs.field(init=False)
@@ -39,6 +41,8 @@ class Waiting:
             return
         missing = ranges(rank for rank in range(self.world_size) if rank not in here)
         told = f"{len(here)}/{self.world_size} ranks are here after {waited:.0f} s, missing {missing or 'none'}"
+        if self.ends is not None:
+            told += f"; the job ends in {max(0.0, self.ends - self.clock()):.0f} s, before this wait does"
         if self.stream.isatty():
             filled = 24 * len(here) // self.world_size
             self.stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (24 - filled)}] {told}")

@@ -164,6 +164,11 @@ def _nothing_else(environ: Environ) -> str | None:
     return None
 
 
+def _no_end(environ: Environ) -> float | None:
+    del environ
+    return None
+
+
 @attrs.frozen(kw_only=True)
 class Resolver:
     """A launcher's dialect: one row per field of `DistSpec`, the marks that tell it, and its layer.
@@ -196,6 +201,8 @@ class Resolver:
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
     directory: Callable[[DistSpec, Environ], Directory | None] | None = None
     """Names the process that the others ask for rank 0's host where the variables do not say it; alike on all ranks."""
+    job_end: Callable[[Environ], float | None] = _no_end
+    """Returns when the launcher ends the job, in seconds since 1970, where its variables say it, for those who wait."""
     doc: str | None = None
     """Where the facts of the table come from, for the documentation."""
 

@@ -7,7 +7,7 @@ against what an ``sbatch`` or ``salloc`` called inside a step leaves behind.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,9 @@ WITNESSED = (
 )  # fmt: skip
 """What is compared in order to tell a step from what another one left behind."""
 
+LEADER = "SLURM_JOB_ID_PACK_GROUP_0"
+"""Set in each step of a heterogeneous job, to the id of its first component, which is SLURM_JOB_ID."""
+
 LAST_NORMAL_STEP = 0xFFFFFFF0
 """slurm.h: SLURM_MAX_NORMAL_STEP_ID."""
 
@@ -70,6 +73,14 @@ def task_counts(text: str) -> "TaskCounts":
     return TaskCounts.parse(text)
 
 
+@lru_cache(maxsize=1)
+def contradiction() -> Callable[[Environ], str | None]:
+    """Return what holds a step's variables against the witnesses."""
+    from .leftovers import contradiction
+
+    return contradiction
+
+
 def genuine_step(environ: Environ) -> NotMine | None:
     """Srun started this process as a task of a step, or SLURM_PROCID and a size are set without any job."""
     if not any(name in environ for name in JOB):
@@ -84,7 +95,7 @@ def genuine_step(environ: Environ) -> NotMine | None:
     if SIZES[0] not in environ:
         raise MissingVariable("slurm", SIZES[0], (STEP,))
     if "SLURM_PROCID" in environ:
-        leak = _contradiction(environ)
+        leak = contradiction()(environ)
         if leak:
             return _one_process(environ, f"the SLURM_STEP variables are another job's, for {leak}", WITNESSED)
     return None
@@ -129,69 +140,6 @@ def _number(environ: Environ, name: str) -> int | None:
         return None if text is None else whole_number(text)
     except ValueError as expected:
         raise MalformedVariable("slurm", name, text or "", str(expected)) from None
-
-
-def _contradiction(environ: Environ) -> str | None:
-    """Hold the step's variables against the witnesses; return what they contradict, as words.
-
-    Right in every step and wrong in every leak that was run. The SLURM_NTASKS family alone is no witness, since
-    ``srun --preserve-env`` keeps the job's; nor is SLURM_JOB_NODELIST, which an srun that allocates keeps.
-    """
-    try:
-        node = whole_number(environ.get("SLURM_NODEID") or "")
-        names = host_list(environ.get("SLURM_STEP_NODELIST") or "")
-        tasks = task_counts(environ.get("SLURM_STEP_TASKS_PER_NODE") or "")
-        nodes = whole_number(environ.get("SLURM_STEP_NUM_NODES") or "")
-        size = whole_number(environ.get("SLURM_STEP_NUM_TASKS") or "")
-    except ValueError:
-        return None  # the table's own rows say which of them is malformed
-    here, job_nodes = environ.get("SLURMD_NODENAME"), environ.get("SLURM_NNODES")
-    if node >= nodes or len(names) != nodes or len(tasks) != nodes or tasks.total != size:
-        return "SLURM_NODEID and the SLURM_STEP variables disagree"
-    if job_nodes is not None and job_nodes.isdecimal() and int(job_nodes) < nodes:
-        return f"SLURM_STEP_NUM_NODES is {nodes}, more than SLURM_NNODES, {job_nodes!r}"
-    if here is not None:
-        if LEADER in environ and here in names:
-            node = names.index(here)  # the nodes of components are numbered in turn, and listed by name
-        if names[node] != here:
-            return f"SLURM_STEP_NODELIST has {names[node]!r} at SLURM_NODEID, and SLURMD_NODENAME is {here!r}"
-    return _other_allocation(environ, here, size) or _other_tasks(environ, tasks[node])
-
-
-def _other_allocation(environ: Environ, here: str | None, size: int) -> str | None:
-    """Hold the step against the job's own variables, which a salloc inside a task rewrites."""
-    listed = environ.get("SLURM_NODELIST")
-    if here is None or listed is None:
-        return None
-    if listed != environ.get("SLURM_STEP_NODELIST") and not _has(listed, here):
-        return f"SLURM_NODELIST is {listed!r}, without SLURMD_NODENAME, {here!r}"
-    asked = environ.get("SLURM_NTASKS")
-    if environ.get("SLURM_SUBMIT_HOST") == here and asked is not None and asked != str(size):
-        return (
-            f"SLURM_NTASKS is {asked!r} in a job submitted from this node, {here!r}, not SLURM_STEP_NUM_TASKS, {size}"
-        )
-    return None
-
-
-def _has(listed: str, name: str) -> bool:
-    """Tell whether a list has a host; one that cannot be read is no witness."""
-    try:
-        return name in host_list(listed)
-    except ValueError:
-        return True
-
-
-def _other_tasks(environ: Environ, count: int) -> str | None:
-    """Hold this task and the number of tasks here against the list of this node's tasks."""
-    ids, local = environ.get("SLURM_GTIDS"), environ.get("SLURM_LOCALID") or ""
-    if ids is None:
-        return None
-    mine = ids.split(",")
-    if len(mine) != count:
-        return f"SLURM_GTIDS is {ids!r}, and SLURM_STEP_TASKS_PER_NODE counts {count} here"
-    if local.isdecimal() and mine[int(local) : int(local) + 1] != [environ.get("SLURM_PROCID")]:
-        return f"SLURM_GTIDS is {ids!r}, which has not SLURM_PROCID at SLURM_LOCALID"
-    return None
 
 
 def count(tasks: str) -> int:
@@ -265,6 +213,12 @@ def launch_token(job: int, step: int, restart: int | None) -> str:
     return f"{job}.{step}" + (f"r{restart}" if restart else "")
 
 
+def job_end(environ: Environ) -> float | None:
+    """Return when Slurm ends the job, in seconds since 1970; said from 24.11 on."""
+    text = environ.get("SLURM_JOB_END_TIME") or ""
+    return float(text) if text.isascii() and text.isdecimal() else None
+
+
 def emulated(spec: DistSpec) -> Mapping[str, str]:
     """Return the step's lists, the witnesses that go with them, and the job's variables that other libraries read."""
     from . import emulation
@@ -283,25 +237,21 @@ def first_task(spec: DistSpec, environ: Environ) -> Directory | None:
     return None if here is None else Directory(first, serves=here == first and environ.get("SLURM_LOCALID") == "0")
 
 
-def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Ask for the step's layout, where no node's own name is there for a directory."""
-    from . import asking
+def _asked(name: str) -> Callable[[DistSpec, Environ, float], Located | None]:
+    """Return a function that asks Slurm; what that takes is imported when it is needed."""
 
-    return asking.ask_layout(spec, environ, seconds)
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+        from . import asking
 
+        found: Located | None = getattr(asking, name)(spec, environ, seconds)
+        return found
 
-def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
-    """Ask for a node's address; what that takes is imported when it is needed."""
-    from . import asking
-
-    return asking.ask_node(spec, environ, seconds)
+    return ask
 
 
 HOSTS = var("SLURM_STEP_NODELIST", read=host_list)
 DISTRIBUTION = var("SLURM_DISTRIBUTION", required=False)
 SLUID = var("SLURM_JOB_SLUID", required=False)
-LEADER = "SLURM_JOB_ID_PACK_GROUP_0"
-"""Set in each step of a heterogeneous job, to the id of its first component, which is SLURM_JOB_ID."""
 LED = var(LEADER, required=False)
 
 SLURM = Resolver(
@@ -343,8 +293,9 @@ SLURM = Resolver(
         required=STEP,
     ),
     emulated=emulated,
-    locate=(Way("layout", ask_layout), Way("node", ask_node)),
+    locate=(Way("layout", _asked("ask_layout")), Way("node", _asked("ask_node"))),
     directory=first_task,
+    job_end=job_end,
     doc=__doc__,
 )
 

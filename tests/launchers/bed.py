@@ -28,8 +28,6 @@ HEAD = "login0"
 NODES = ("gpu-a01", "gpu-a02", "gpu-b07", "rack1-n9", "rack1-n10", "rack2-n010", "odd-host")
 """Names that exercise host lists; Slurm knows the last one as cn001, which resolves nowhere."""
 
-ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate((HEAD, *NODES), 11)}
-
 LOCK = "locked"
 
 PAUSE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up', flush=True); signal.pause()"
@@ -156,8 +154,8 @@ class Bed:
     def _write_etc(self) -> None:
         etc = self.folder / "etc"
         (etc / "slurm").mkdir(parents=True)
-        for name, address in ADDRESSES.items():
-            self.hosts[name] = Host(name, address)
+        for number, name in enumerate((HEAD, *NODES), 11):
+            self.hosts[name] = Host(name, f"10.77.0.{number}")
             (etc / f"hostname.{name}").write_text(f"{name}\n")
         for own in self.hosts.values():
             names = [[self.full(host.name), *([host.name] if host is own else [])] for host in self.hosts.values()]

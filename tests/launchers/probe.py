@@ -32,14 +32,13 @@ def resolved() -> dict[str, Any]:
 
 
 def open_host(spec: Any) -> dict[str, Any]:
-    """Return what Slurm says when it is asked, and where rank 0 would be looked for."""
+    """Return where rank 0's host would be told."""
     from colossalai_env_slurm import SLURM
 
     from colossalai_env import Environ
 
-    environ = Environ.snapshot()
-    located = [way.ask(spec, environ, 20) for way in SLURM.locate]
-    return {"located": [one.host for one in located if one], "searched": list(SLURM.search(spec, environ))}
+    place = SLURM.directory and SLURM.directory(spec, Environ.snapshot())
+    return {"directory": place.host, "serves": place.serves} if place else {}
 
 
 def layout() -> str:

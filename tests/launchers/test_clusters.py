@@ -103,9 +103,9 @@ def test_a_job_meets_under_a_topology_without_a_flag(
     assert_summed(start(cluster_bed[1], job, around), job)
 
 
-@pytest.mark.parametrize(("job", "asked"), [(BLOCK, []), (CYCLIC, []), (ARBITRARY, ["sattach"])], ids=named)
+@pytest.mark.parametrize("job", [BLOCK, CYCLIC, ARBITRARY], ids=named)
 @pytest.mark.parametrize("cluster_bed", ["24.11"], indirect=True)
-def test_slurm_is_asked_where_only_it_can_say_it(cluster_bed: tuple[Cluster, Bed], job: Job, asked: list[str]) -> None:
+def test_nothing_is_asked_of_slurm_where_names_resolve(cluster_bed: tuple[Cluster, Bed], job: Job) -> None:
     _, bed = cluster_bed
     spied = bed.folder / f"spied-{job.name}"
     spied.mkdir()
@@ -114,4 +114,4 @@ def test_slurm_is_asked_where_only_it_can_say_it(cluster_bed: tuple[Cluster, Bed
         program.write_text(f'#!/bin/sh\ntouch {spied}/asked-{name}\nexec /usr/bin/{name} "$@"\n')
         program.chmod(0o755)
     assert_summed(start(bed, job, ["env", f"PATH={spied}:/usr/bin:/bin"]), job)
-    assert [path.name.removeprefix("asked-") for path in spied.glob("asked-*")] == asked
+    assert [*spied.glob("asked-*")] == []

@@ -1,12 +1,13 @@
 """Every launch on the bed: each task is who its launcher says it is."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from .bed import ADDRESSES, Bed
+from .bed import Bed
 from .clusters import CLUSTERS, Cluster
-from .record import ALIASES, Launch, record
+from .record import ALIASES, Launch, Task, record
 from .scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.launchers
@@ -36,32 +37,32 @@ def agree(launch: Launch, cluster: Cluster = CLUSTERS["installed"]) -> None:
                 assert said[name] == task.truth[name], f"{launch.name}: {name} of {said}, truth {task.truth}"
         assert said["host"] in hosts(launch, cluster, said, task.truth), f"{launch.name}: {said}"
         assert said["port"] == task.truth.get("master_port", said["port"])
-        if "located" in said:
-            assert _rank_0_is_found(bed_names(task.truth), said), f"{launch.name}: {said}, truth {task.truth}"
     worlds = [task for task in launch.tasks if "why" not in task.truth]
     assert len({str([task.resolved[name] for name in ("host", "port", "job_id")]) for task in worlds}) <= 1
     _local_ranks_number_the_processes_of_each_host(launch)
+    if any(task.resolved["resolver"] == "slurm" and task.resolved["host"] is None for task in worlds):
+        _one_process_keeps_the_directory(worlds)
 
 
-def bed_names(truth: dict[str, Any]) -> set[str]:
-    """Return what rank 0's host is called: its own name, and Slurm's."""
-    name = truth["rank0_host"]
-    return next(({*pair} for pair in ALIASES.items() if name in pair), {name})
+def bed_names(host: str) -> set[str]:
+    """Return what a host is called: its own name, and Slurm's."""
+    return next(({*pair} for pair in ALIASES.items() if host in pair), {host})
 
 
 def hosts(launch: Launch, cluster: Cluster, said: dict[str, Any], truth: dict[str, Any]) -> set[str | None]:
     """Return what may stand for rank 0's host: its name, loopback on one node, or nothing where nothing says it."""
-    names: set[str | None] = {*bed_names(truth)}
+    names: set[str | None] = {*bed_names(truth["rank0_host"])}
     if truth["num_nodes"] == 1:
         names.add("127.0.0.1")
     unsaid = said["resolver"] in {"openmpi", "hydra"} or "arbitrary" in str(launch.scenario) or cluster.by_topology
     return {*names, None} if unsaid else names
 
 
-def _rank_0_is_found(names: set[str], said: dict[str, Any]) -> bool:
-    """Tell whether asking leads to rank 0's host alone, and looking for it would too."""
-    addresses = {*names, *(ADDRESSES[name] for name in names if name in ADDRESSES)}
-    return len(said["located"]) == 1 and {*said["located"]} <= addresses and bool({*said["searched"]} & names)
+def _one_process_keeps_the_directory(tasks: Sequence[Task]) -> None:
+    """Where rank 0's host is open, all name one process that tells it: the one that knows that it does."""
+    serving = [task for task in tasks if task.resolved["serves"]]
+    assert [task.resolved["local_rank"] for task in serving] == [0]
+    assert {task.resolved["directory"] for task in tasks} <= bed_names(serving[0].hostname)
 
 
 def _local_ranks_number_the_processes_of_each_host(launch: Launch) -> None:
