@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .addresses import Target, family, is_loopback, own_address
-from .listener import EARLY, early, read_early
+from .listener import EARLY, early, read_early, turn_away
 
 WORDS = 1024
 """Bytes of a request, at most."""
@@ -23,6 +23,8 @@ class Directory:
     def __init__(self, listener: socket.socket, job: str) -> None:
         self._listener, self._job = listener, job
         self._rank0: Target | None = None
+        self._told = 0
+        """How many were told where rank 0 is."""
         self._asking: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
         self._stop, self._stopped = socket.socketpair()
@@ -34,6 +36,16 @@ class Directory:
 
     def close(self) -> None:
         """Serve no longer."""
+        self._end()
+        self._listener.close()
+
+    def pass_on(self, sentence: str, others: int, seconds: float) -> None:
+        """Tell those of the others who come later that rank 0 has gone, and why, as rank 0 tells those who find it."""
+        self._end()
+        with self._listener:
+            turn_away(self._listener, self._job, sentence, max(0, others - self._told), seconds)
+
+    def _end(self) -> None:
         self._stop.send(b"x")
         self._thread.join()
 
@@ -47,7 +59,7 @@ class Directory:
                         self._accept() if key.fileobj is self._listener else self._hear(key.fileobj)
         finally:
             for key in list(self._selector.get_map().values()):
-                if isinstance(key.fileobj, socket.socket):
+                if isinstance(key.fileobj, socket.socket) and key.fileobj is not self._listener:
                     key.fileobj.close()
             for one in (*self._asking, self._stop):
                 one.close()
@@ -83,6 +95,7 @@ class Directory:
             with suppress(OSError):
                 connection.sendall(early(self._job, rank0=rank0))
             connection.close()
+        self._told += len(self._asking)
         self._asking.clear()
 
 

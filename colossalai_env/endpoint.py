@@ -70,15 +70,15 @@ def locate(
 ) -> tuple[DistSpec, Endpoint]:
     """Return the spec with host and port filled in, and the endpoint of a world of several processes.
 
-    Host: as given; loopback where all ranks are on one node; as the launcher says when asked by one
-    of `ways`; otherwise the `directory` answers at the endpoint, and the spec's host stays unknown. Port: as given, or
-    derived from the job id. Raises `UnknownEndpoint`, `UnresolvableHost` or `CannotLocate`.
+    Host: as given; loopback where all ranks are on one node; as the launcher says when asked by one of `ways`. Where
+    nothing says it, and where it doubts what is said, the `directory` answers at the endpoint: then the host stays
+    unknown. Port: as given, or derived from the job id. Raises `UnknownEndpoint`, `UnresolvableHost` or `CannotLocate`.
     """
     until = time.monotonic() + seconds
     asked: list[str] = []
     if spec.one_node and not spec.agent_store and spec.sources.get("host") not in GIVEN:
         spec = on_loopback(spec)
-    place = directory(spec, environ) if directory is not None and spec.host is None else None
+    place = directory(spec, environ) if directory is not None and spec.sources.get("host") not in GIVEN else None
     if place is not None:
         source = {**spec.sources, "host": DIRECTORY}
         spec = attrs.evolve(spec, host=place.host, sources=source)

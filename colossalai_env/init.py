@@ -13,6 +13,7 @@ from . import device as devices
 from . import hardware
 from .addresses import Target
 from .arguments import Given, arguments
+from .candidates import Candidate
 from .combination import MASTER
 from .config import ConfigLike, load_config
 from .endpoint import DIRECTORY, Endpoint, locate, refuse_platform
@@ -134,7 +135,8 @@ def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -
     met: dict[str, Any] = {
         name: said.get(name) for name in ("host", "port", "job_id", "agent_store") if said.get(name) is not None
     }
-    if "host" not in met or not {"port", "job_id"} & met.keys() or isinstance(resolution.outcome, NotAWorld):
+    told = "host" in met or getattr(deciding and deciding.resolver, "directory", None) is not None
+    if not told or not {"port", "job_id"} & met.keys() or isinstance(resolution.outcome, NotAWorld):
         return None
     rank = 1 if rank is None else rank
     try:
@@ -142,7 +144,7 @@ def _sketch(resolution: Resolution, environ: Environ, given: dict[str, Given]) -
             rank=rank,
             world_size=max(size or LARGEST, rank + 1),
             resolver=deciding.name if deciding else "unknown",
-            sources={"host": "MASTER_ADDR"},
+            sources={"host": "MASTER_ADDR"} if "host" in met else {},
             **met,
         )
     except (ColossalaiEnvError, TypeError):
@@ -159,7 +161,7 @@ def _together(
 ) -> Job:
     """Meet the others and make the group, or raise on all ranks."""
     if isinstance(resolution.outcome, ColossalaiEnvError):
-        raise _told(resolution.outcome, _sketch(resolution, environ, given))
+        raise _told(resolution.outcome, _sketch(resolution, environ, given), environ, resolution.deciding)
     refuse_platform()
     deciding = resolution.deciding
     spec, endpoint = _locate(resolution.outcome, environ, deciding.resolver if deciding else None, watch.left)
@@ -234,13 +236,16 @@ def _telling(meeting: Meeting, reply: Callable[[], Reply]) -> Generator[None]:
         raise
 
 
-def _told(failure: ColossalaiEnvError, sketch: DistSpec | None) -> ColossalaiEnvError:
+def _told(
+    failure: ColossalaiEnvError, sketch: DistSpec | None, environ: Environ, deciding: Candidate | None
+) -> ColossalaiEnvError:
     """Tell the others, as far as they can be met, of an error in this rank's own environment; return it."""
     if sketch is None:
         return failure
     rank = sketch.rank if sketch.world_size < LARGEST or sketch.rank != 1 else -1
+    directory = getattr(deciding and deciding.resolver, "directory", None)
     try:
-        sketch, endpoint = locate(sketch, Environ(), (), 0)
+        sketch, endpoint = locate(sketch, environ, (), TELLING, directory)
     except ColossalaiEnvError:
         return failure
     watch = Watch(time.monotonic, time.monotonic(), TELLING)

@@ -82,6 +82,9 @@ ANNOUNCING = 1.0
 ITSELF = "; {!r} leads each host to itself, here {}"
 """What is added where rank 0 was looked for on loopback."""
 
+PASSING_ON = 5.0
+"""Seconds in which who keeps the directory tells those who come that rank 0 has gone."""
+
 UNRECORDED = 5.0
 """Seconds after which a store without our record counts as somebody else's, and an agent that is not there as gone."""
 
@@ -286,11 +289,11 @@ class Meeting:
         return (reply.address for reply in self.replies() if reply.host != self.here and reply.address is not None)
 
     def rank0(self) -> Target:
-        """Return where the store was found, which the launch may have had to look for."""
+        """Return where the store was found: the host where it was looked for, or an address that was told."""
         address, port = self._ledger.target
         if self.announcement is not None:
             address = self.announcement.address(ANNOUNCING) or own_address()
-        return address, port
+        return self.endpoint.host if address in self.endpoint.addresses else address, port
 
     def _guarded(self, protocol: Protocol[Result]) -> Result:
         try:
@@ -466,6 +469,11 @@ class Meeting:
                 if isinstance(entered, bool):
                     return entered
                 scout.reject(found, entered, 0.05)
+        except RankFailed as failure:
+            if self.directory is not None:
+                directory, self.directory = self.directory, None
+                directory.pass_on(failure.sentence, self.spec.world_size, PASSING_ON)
+            raise
         finally:
             scout.close()
 

@@ -200,7 +200,10 @@ class Resolver:
     locate: tuple[Way, ...] = ()
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
     directory: Callable[[DistSpec, Environ], Directory | None] | None = None
-    """Names the process that the others ask for rank 0's host where the variables do not say it; alike on all ranks."""
+    """Names the process that the others ask for rank 0's host, where the variables do not say it or may be wrong on it.
+
+    ``None`` where there is no doubt; alike on all ranks.
+    """
     job_end: Callable[[Environ], float | None] = _no_end
     """Returns when the launcher ends the job, in seconds since 1970, where its variables say it, for those who wait."""
     doc: str | None = None

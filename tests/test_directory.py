@@ -1,10 +1,12 @@
 """The directory: ranks that cannot know rank 0's host learn it from a process that all can name."""
 
 import socket
+import threading
 import time
 
 import pytest
 
+from colossalai_env import RankFailed
 from colossalai_env.addresses import Target
 from colossalai_env.directory import Announcement, Directory
 from colossalai_env.listener import bind
@@ -67,6 +69,25 @@ def test_another_jobs_directory_is_named(target: Target) -> None:
     assert found(scout, 0.3) is None
     assert "belongs to another job, '8.0'" in scout.story()
     directory.close()
+
+
+def test_who_comes_after_rank_0_has_gone_is_told_why_and_nobody_waits_longer(target: Target) -> None:
+    directory = Directory(bind(target), "7.0")
+    announcement = Announcement([target], "7.0", 5)
+    assert announcement.address(10)
+    began = time.monotonic()
+    telling = threading.Thread(target=directory.pass_on, args=("rank 0 failed: no GPU", 3, 30))
+    telling.start()
+    for thread in threading.enumerate():
+        if thread.name == "colossalai_env directory":
+            thread.join(10)  # from then on it tells no address
+    for _ in range(2):
+        with pytest.raises(RankFailed, match="rank 0 failed: no GPU"):
+            found(Scout([target], job="7.0", directory=True))
+    telling.join(20)
+    assert time.monotonic() - began < 20
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(target)
 
 
 def test_noise_at_the_directory_disturbs_nobody_and_its_end_closes_all(target: Target) -> None:

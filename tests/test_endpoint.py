@@ -104,14 +104,21 @@ def test_a_host_that_is_no_address_to_meet_at_is_named_with_its_source(host: str
         locate(spec, Environ(), (), 1)
 
 
-def test_a_directory_answers_where_neither_variables_nor_ways_say_the_host() -> None:
-    def first(spec: DistSpec, environ: Environ) -> Directory:
-        return Directory("localhost", serves=spec.rank == 2 and not environ.variables)
+def test_a_directory_answers_where_neither_variables_nor_ways_say_the_host_or_it_doubts_them() -> None:
+    def first(spec: DistSpec, environ: Environ) -> Directory | None:
+        doubt = spec.host is None or spec.sources.get("host") == "A_LIST (first)"
+        return Directory("localhost", serves=spec.rank == 2 and not environ.variables) if doubt else None
 
     spec, endpoint = locate(OPEN, Environ(), (), 1, first)
     assert (spec.host, endpoint.host, endpoint.directory) == (None, "localhost", Directory("localhost", serves=False))
-    told, endpoint = locate(attrs.evolve(OPEN, host="localhost"), Environ(), (), 1, first)
-    assert (told.host, endpoint.directory) == ("localhost", None)
+    for source, place in (
+        ("HEAD", None),
+        ("MASTER_ADDR", None),
+        ("A_LIST (first)", Directory("localhost", serves=False)),
+    ):
+        listed = attrs.evolve(OPEN, host="localhost", sources={"host": source})
+        told, endpoint = locate(listed, Environ(), (), 1, first)
+        assert (told.host, endpoint.directory) == (None if place else "localhost", place)
 
 
 def test_rank_0_in_the_place_of_the_directory_is_found_there() -> None:

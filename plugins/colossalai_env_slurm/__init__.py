@@ -227,8 +227,13 @@ def emulated(spec: DistSpec) -> Mapping[str, str]:
 
 
 def first_task(spec: DistSpec, environ: Environ) -> Directory | None:
-    """Name the first task on the first node of the step's list, which every task can, whatever its rank."""
-    del spec
+    """Name the first task on the first node of the step's list, which every task can, whatever its rank.
+
+    That is where task 0's node is open, or taken from names alone: a partition of 26.05 may have a topology of its own,
+    of which no variable tells.
+    """
+    if spec.host is not None and not spec.sources.get("host", "").endswith(f"({first_by_name.__name__})"):
+        return None
     try:
         first = host_list(environ.get("SLURM_STEP_NODELIST") or "")[0]
     except ValueError:

@@ -120,6 +120,22 @@ def test_the_first_task_on_the_lists_first_node_keeps_the_directory_whatever_its
         assert {one.host for one in named if one} == {"gpu-a01"}
         assert serving == ["gpu-a01"]
     assert directory({**TREE.tasks[0].variables, "SLURM_STEP_NODELIST": "n[1-"}) is None
+
+
+def test_a_partition_may_have_a_topology_of_its_own_so_that_names_alone_are_doubted() -> None:
+    assert SLURM.directory is not None
+    for name, doubted in (
+        ("slurm2605_srun_block", True),
+        ("slurm2605_alpha_srun_cyclic", False),
+        ("slurm_block", False),
+    ):
+        for task in CAPTURES[name].tasks:
+            spec = resolve(env=task.variables)
+            assert spec.host == task.truth["rank0_host"]
+            assert (SLURM.directory(spec, Environ(task.variables)) is not None) == doubted
+
+
+def test_without_a_nodes_own_name_there_is_no_directory() -> None:
     assert directory({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}) is None
 
 
