@@ -118,8 +118,8 @@ def held_against(inner: Claimed, outer: Claimed) -> tuple[str, ...]:
     else:
         agents, remedy = "", f"leave out {listed(inner.sources)}"
     warning = (
-        f"{inner}{agents}; {outer}, around it: this is taken for one of several worlds. If the {count} processes of "
-        f"{outer.spec.resolver} are meant to be one world, {remedy}"
+        f"{inner}{agents}; {outer}, around it. If each of these {count} processes does the same, they are several "
+        f"worlds, this one of {inner.spec.world_size}; if one is meant, {remedy}"
     )
     return (warning,)
 

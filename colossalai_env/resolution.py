@@ -157,7 +157,7 @@ def _beside(
     around = Claimed(kind_of(outer.layer), outer.layer, outer.spec) if outer is not None else None
     warnings: tuple[str, ...] = ()
     try:
-        if around is not None and verdict(inner, around) is not MEANT and not _of_a_daemon(environ):
+        if around is not None and verdict(inner, around) is not MEANT and not _of_a_daemon(around.layer, environ):
             warnings = held_against(inner, around)
         for candidate in traces:
             warnings += _against_trace(inner, candidate, environ)
@@ -218,11 +218,11 @@ def _around(layer: Layer, candidates: Sequence[Candidate]) -> Winner | None:
     return nearest
 
 
-def _of_a_daemon(environ: Environ) -> bool:
-    """Tell whether a daemon started this process; what that takes is imported when it is needed."""
+def _of_a_daemon(layer: Layer, environ: Environ) -> bool:
+    """Tell whether a claim in this layer is that of a daemon which started this process."""
     from .unknown_launchers import of_a_daemon
 
-    return of_a_daemon(environ)
+    return layer > Layer.WORKER and of_a_daemon(environ)
 
 
 def _with_an_id(
@@ -238,7 +238,7 @@ def _with_an_id(
     outer = _around(winner.layer, candidates)
     if outer is None or (outer.spec.rank, outer.spec.world_size) != (spec.rank, spec.world_size):
         return winner
-    if outer.spec.job_id is None or _of_a_daemon(environ):
+    if outer.spec.job_id is None or _of_a_daemon(outer.layer, environ):
         return winner
     sources = {**spec.sources, "job_id": outer.spec.sources.get("job_id", outer.spec.resolver)}
     return winner._replace(spec=attrs.evolve(spec, job_id=outer.spec.job_id, sources=sources))

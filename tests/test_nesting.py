@@ -122,6 +122,8 @@ def test_what_a_daemon_inherited_is_not_its_workers() -> None:
     ray = {"RAY_RAYLET_PID": "9", "RAY_JOB_ID": "1"}
     found = explain(env=step(1, 2) | by_hand(0, 2) | ray).resolution
     assert (found.spec().rank, found.spec().job_id, found.warnings) == (0, None, ())
+    with pytest.raises(ConflictingResolvers):
+        resolve(env=by_hand(1, 2) | ray, rank=0, world_size=1)
 
 
 def test_a_rank_exported_before_the_launcher_is_refused_with_both_variables_and_what_to_do() -> None:
