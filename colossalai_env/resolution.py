@@ -275,7 +275,7 @@ def _unclaimed(
     for candidate, answer in traces:
         if candidate.layer is Layer.ARGUMENTS:
             return Resolution(candidates, _typed(candidate, answer, environ, given))
-    if mark is not None and mark.refused:
+    if mark is not None and mark.refused and not (mark.shared and traces):  # a resolver's own traces say more
         raise mark.refusal(environ)
     if traces:
         raise PartialEnvironment(tuple((one.name, answer.found, answer.missing) for one, answer in traces))

@@ -20,8 +20,11 @@ BEAT = 0.5
 ACKNOWLEDGE = 4.0
 """Seconds in which each rank that answered must show that it is still there."""
 
-LOADING = 1.0
-"""Seconds between two looks of a rank that imports torch; after the first, rank 0 is told."""
+LOADING = 0.5
+"""Seconds between two looks of a rank that imports torch; after the first, rank 0 is told.
+
+Rank 0 serves a bad verdict for longer.
+"""
 
 SILENCE = 5.0
 """Seconds without a sign of life of rank 0 or its store after which it counts as lost."""
@@ -157,6 +160,7 @@ def loading(rank: int, host: str, pid: int, watch: Watch, done: Callable[[float]
         verdict: str | None = yield Read("verdict", 0)
         failure = None if verdict is None else _verdict(verdict)
         if failure is not None:
+            yield Post({_left(f"pid {pid} on {host}"): "1"})
             raise failure
 
 
@@ -175,14 +179,14 @@ def member(reply: Reply, leader_process: str, watch: Watch) -> Protocol[Place | 
     call = yield from _hear("verdict", reply, leader_process, watch)
     failure = _verdict(call)
     if failure is not None:
-        yield Post({_left(reply): "1"})
+        yield Post({_left(reply.process): "1"})
         raise failure
     if place > int(call.removeprefix(OK)):  # of rank 0's world, not of one's own
         yield from _refuse_surplus(reply)
     yield Post({f"ack/{reply.rank}": "1"})
     failure = _verdict((yield from _hear("go", reply, leader_process, watch)))
     if failure is not None:
-        yield Post({_left(reply): "1"})
+        yield Post({_left(reply.process): "1"})
         raise failure
     if reply.unsaid:
         said: str | None = yield Read(f"place/{reply.rank}", SILENCE)
@@ -338,17 +342,19 @@ def _linger(reply: Reply, watch: Watch, failure: RollCallFailed, lost: Sequence[
     A rank that gave up still asks for rank 0's word, and then leaves as the others do.
     """
     until = watch.clock() + min(LINGER, max(0.0, watch.left) + 0.8)
-    gone = {_left(other) for other in (reply, *lost)}
+    gone = {_left(other.process) for other in (reply, *lost)}
     while watch.clock() < until:
         log: str | None = yield Read("replies", 0)
         heard = replies_in(log)
         if isinstance(failure, MissingRanks) or len(heard) >= reply.world_size:
-            told: bool = yield Await(tuple({_left(other) for other in heard} - gone), 0)
+            slow: str | None = yield Read("loading", 0)
+            here = {other.process for other in heard} | {*_importing(slow).values()}
+            told: bool = yield Await(tuple({_left(process) for process in here} - gone), 0)
             if told:
                 return
         yield Pause(0.05)
 
 
-def _left(reply: Reply) -> str:
+def _left(process: str) -> str:
     """Return the key that a process sets when it has read a bad verdict."""
-    return f"left/{reply.process}"
+    return f"left/{process}"

@@ -201,7 +201,8 @@ class ResolverContract:
     def test_other_launchers_variables_change_nothing(self) -> None:
         """What other launchers leave in the environment changes neither the resolver's answer nor who wins.
 
-        Of variables set by hand, the launcher around them may say that they contradict it, and lend them its id.
+        The launcher around may say that arguments and variables set by hand contradict it; to the latter it lends its
+        id.
         """
         foreign, outer = [*drawn.foreign(self.resolver)], [*drawn.outer(self.resolver)]
 
@@ -216,9 +217,10 @@ class ResolverContract:
         def winner(started: Started, left: Environ) -> None:
             both = drawn.around(started.environ, left, started.environ)
             one, other = self._among(started.environ), self._among(both)
-            if set_by_hand(self.resolver, started.environ):
-                if isinstance(other, ConflictingResolvers):
-                    return  # which names both
+            by_hand = set_by_hand(self.resolver, started.environ)
+            if isinstance(other, ConflictingResolvers) and (by_hand or self.resolver.layer is Layer.ARGUMENTS):
+                return  # which names both
+            if by_hand:
                 other = without_id(other) if isinstance(one, DistSpec) and one.job_id is None else other
             if plain(one) != plain(other):
                 told = f"inside of another launcher the process is {other}, and {one} without it"

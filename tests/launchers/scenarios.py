@@ -49,7 +49,7 @@ class Scenario:
 
 
 def _srun(name: str, options: str, outer: str = "", since: tuple[int, ...] = ()) -> Scenario:
-    return Scenario(f"slurm_{name}", "srun", options, outer, since=since)
+    return Scenario(f"slurm_{name}", "srun", options, outer=outer, since=since)
 
 
 def _step_that_runs(command: str) -> str:
