@@ -3,12 +3,10 @@
 import socket
 import subprocess
 import sys
-import time
-from contextlib import suppress
 
 import pytest
 
-from tests.processes import TORCHRUN, Ended, Processes, free_port
+from tests.processes import TORCHRUN, Ended, Processes, free_port, wait_until_listening
 
 JOIN = """
 import sys, colossalai_env, torch
@@ -42,15 +40,6 @@ def joined(processes: Processes, *environs: dict[str, str], words: tuple[str, ..
     for env in environs:
         processes.start([sys.executable, "-c", JOIN, *words], env)
     return said(processes.wait())
-
-
-def wait_until_listening(port: int) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"nobody listens on port {port}")
 
 
 def said(ended: list[Ended]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import TORCHRUN, Ended, Processes, free_port, run
+from tests.processes import TORCHRUN, Ended, Processes, free_port, run, wait_until_listening
 
 SUM = Path(__file__).parent / "programs" / "sum.py"
 
@@ -190,9 +190,11 @@ threading.Event().wait(30)
 """)
     program = "import sys, colossalai_env; colossalai_env.init_from_env(timeout=30, config=sys.argv[1] or None)"
     with Processes() as processes:
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        for rank, file in enumerate(["", str(config)]):
-            processes.start([sys.executable, "-c", program, file], {"RANK": str(rank), **shared})
+        port = free_port()
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes.start([sys.executable, "-c", program, ""], {"RANK": "0", **shared})
+        wait_until_listening(port)
+        processes.start([sys.executable, "-c", program, str(config)], {"RANK": "1", **shared})
         waiting, stopped = processes.wait(20)
     assert stopped.code == -getattr(signal, stop)
     name = {"SIGTERM": "SIGTERM", "SIGINT": "Ctrl-C"}[stop]
