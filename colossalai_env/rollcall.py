@@ -157,11 +157,12 @@ def loading(rank: int, host: str, pid: int, watch: Watch, done: Callable[[float]
         if not told:
             yield Append("loading", json.dumps([rank, host, pid]) + "\n")
             told = True
-        verdict: str | None = yield Read("verdict", 0)
-        failure = None if verdict is None else _verdict(verdict)
-        if failure is not None:
-            yield Post({_left(f"pid {pid} on {host}"): "1"})
-            raise failure
+        for key in ("verdict", "go"):  # go is what bad news comes by when ranks were missing
+            text: str | None = yield Read(key, 0)
+            failure = None if text is None else _verdict(text)
+            if failure is not None:
+                yield Post({_left(f"pid {pid} on {host}"): "1"})
+                raise failure
 
 
 def reading(key: str, watch: Watch) -> Protocol[str | None]:
