@@ -7,23 +7,26 @@ export OMP_NUM_THREADS ?= 1
 # with the metadata that an installation would have written.
 NEEDED := attrs hypothesis pluggy pytest torch
 CAN := $(shell $(PYTHON) -c 'from importlib.util import find_spec as f; print(all(map(f, "$(NEEDED)".split())))' 2>/dev/null)
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' colossalai_env/_version.py)
 CHECKOUT := .venv/checkout/colossalai_env-$(VERSION).dist-info
 GPU_READY := $(if $(filter True,$(CAN)),.venv/checkout/ready,.venv/ready)
 WITH_GPUS := $(if $(filter True,$(CAN)),PYTHONPATH=$(CURDIR)/.venv/checkout:$(CURDIR)/plugins:$(CURDIR) $(PYTHON),$(BIN)/python)
 GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_devices,tests/test_$(name).py)
 
-.PHONY: demo test test-gpu check docs bench bench-gpu format clean
+.PHONY: demo test quick test-gpu check docs bench bench-gpu format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
-	@gpus=$$($(BIN)/python -c 'from colossalai_env.device import Accelerators; print(Accelerators.here().visible)') && \
+	@gpus=$$($(BIN)/python -c 'from colossalai_env._devices import Accelerators; print(Accelerators.here().visible)') && \
 	if [ "$$gpus" = 0 ]; then echo "No GPU here: four processes train on CPUs."; else echo "$$gpus GPU(s) here: one process trains on each."; fi && \
 	$(BIN)/torchrun --standalone --nproc-per-node=$$([ "$$gpus" = 0 ] && echo 4 || echo $$gpus) examples/train.py
 	$(BIN)/python examples/train.py
 
 test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
 	$(BIN)/pytest
+
+quick: .venv/ready ## the tests that start no launcher, no ranks and no installation; 90 seconds on two cores
+	$(BIN)/pytest -m "not launchers and not faults and not slow" -n auto
 
 test-gpu: $(GPU_READY) ## the tests that use GPUs, and those of devices that are faked; needs no network where torch is there
 	$(WITH_GPUS) -m pytest -rs --basetemp=.venv/tmp $(GPU_TESTS)

@@ -14,8 +14,8 @@ from colossalai_env_slurm.hostlist import HostList
 from hostlist import expand_hostlist
 
 from benchmarks.drawing import curves
+from benchmarks.installations import installation
 from benchmarks.measure import ROOT, Figure, Finding, Picture, Program, ratio, turns
-from benchmarks.site import installation
 from benchmarks.spec_known import RECORDS, USUAL, environment
 from colossalai_env import resolve
 

@@ -8,7 +8,7 @@ from benchmarks.measure import Figure, Finding, Picture, ratio
 from tests.faults.faults import FAULTS
 from tests.faults.model import Fault
 from tests.faults.report import LIBRARIES, lasted, mixed
-from tests.faults.stage import Record, players
+from tests.faults.runner import Record, players
 from tests.faults.verdict import cause_told
 
 QUESTION = "cause known"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from benchmarks.drawing import curves
+from benchmarks.installations import PEERS
 from benchmarks.measure import Figure, Finding, Picture, ratio, turns
-from benchmarks.site import PEERS
-from colossalai_env.listener import bind
+from colossalai_env._rendezvous.listener import bind
 
 if TYPE_CHECKING:
     from typing_extensions import Self

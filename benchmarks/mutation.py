@@ -18,8 +18,9 @@ import attrs
 import pytest
 from hypothesis import Phase, settings
 
-from colossalai_env import Environ, Layer, Resolver, registry
-from colossalai_env.rows import READERS, Derived, Either, Row, Var, derive, text
+from colossalai_env import _registry as registry
+from colossalai_env._rows import READERS, Derived, Either, Row, Var, derive, text
+from colossalai_env.resolver import Environ, Layer, Resolver
 from colossalai_env.testing import Capture, ResolverContract, captures, replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,11 +38,24 @@ GUESSES: Mapping[str, list[tuple[str, str, Callable[[int, int], int]]]] = {
                          ("world_size", "num_nodes", lambda size, nodes: -(-size // nodes))],
 }  # fmt: skip
 
-PRESENT = "the same table: where it is read at all, `present` has found the variable"
+PRESENT = "the same table: where it is read at all, `detect` has found the variable"
 
 EXPLAINED: Mapping[str, str] = {
     **{f"cli-args: lost default: {field} never required": PRESENT for field in ("rank", "world_size", "host", "port")},
     "hydra: dropped mark: PMI_ID": "no mark: it is shown in the refusal alone, beside PMI_PORT, which tells the place",
+    **{
+        f"mpich-gforker: lost default: {field} never required": "the same table: another row misses the same variable"
+        for field in ("rank", "world_size", "local_rank", "local_world_size")
+    },
+    **{
+        f"mpich-gforker: {change}": "the same table: on one host it is the same number"
+        for change in (
+            *(f"guess: {field} from rank and local_world_size, 0" for field in ("local_rank", "node_rank")),
+            *(f"guess: num_nodes from world_size and local_world_size, {index}" for index in (0, 1)),
+            "swapped: rank and local_rank",
+            "swapped: world_size and local_world_size",
+        )
+    },
     "slurm: lost default: world_size never required": PRESENT,
     "slurm: lost default: job_id never required": PRESENT,
     "slurm: lost default: job_id SLURM_JOB_ID may be absent": PRESENT,
@@ -88,7 +102,7 @@ def mutants(table: Resolver) -> Iterator[Mutant]:
         if one in rows and other in rows:
             yield Mutant("swapped", f"{one} and {other}", attrs.evolve(table, **{one: rows[other], other: rows[one]}))
     for mark in marks(table):
-        yield Mutant("dropped mark", mark, attrs.evolve(table, present=unmarked(table, mark)))
+        yield Mutant("dropped mark", mark, attrs.evolve(table, detect=unmarked(table, mark)))
     for layer in sorted({*Layer} - {table.layer, Layer.ALONE}):
         yield Mutant("wrong layer", layer.name, attrs.evolve(table, layer=layer))
 
@@ -214,7 +228,7 @@ def marks(table: Resolver) -> list[str]:
     Spy.looked.clear()
     for environ in (Environ(), *(Environ(task.variables, task.argv) for one in captures() for task in one.tasks)):
         try:
-            table.present(Spy(environ.variables, environ.argv))
+            table.detect(Spy(environ.variables, environ.argv))
         except Exception:  # noqa: BLE001, PERF203 - a refusal has looked too
             continue
     return sorted(Spy.looked)
@@ -223,13 +237,13 @@ def marks(table: Resolver) -> list[str]:
 def unmarked(table: Resolver, mark: str) -> Callable[[Environ], Any]:
     """Tell the launcher without looking at one of its marks."""
 
-    def present(environ: Environ) -> Any:
+    def detect(environ: Environ) -> Any:
         variables = {name: value for name, value in environ.variables.items() if name != mark}
         argv = [word for word in environ.argv if word.partition("=")[0] != mark]
-        return table.present(Environ(variables, argv))
+        return table.detect(Environ(variables, argv))
 
-    present.__doc__ = table.present.__doc__
-    return present
+    detect.__doc__ = table.detect.__doc__
+    return detect
 
 
 def killer(mutant: Mutant, contract: type[ResolverContract], recorded: list[Capture]) -> str | None:

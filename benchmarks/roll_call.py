@@ -15,11 +15,14 @@ import attrs
 
 from benchmarks.drawing import curves
 from benchmarks.measure import Figure, Finding, Picture
-from colossalai_env.listener import bind
-from colossalai_env.reply import Reply
-from colossalai_env.rollcall import Add, Append, Await, Post, Protocol, Read, Request, Watch, leader, member
-from colossalai_env.store import Ledger, serve
-from colossalai_env.wire import ADD, APPEND, GET, MULTI_SET, VALIDATE, WAIT, _key, _keys, _packed
+from colossalai_env._rendezvous.listener import bind
+from colossalai_env._rendezvous.protocol.keys import full
+from colossalai_env._rendezvous.protocol.report import RankReport
+from colossalai_env._rendezvous.protocol.requests import Add, Append, Await, Deadline, Post, Protocol, Read, Request
+from colossalai_env._rendezvous.protocol.roll_call import leader, member
+from colossalai_env._rendezvous.store_client import StoreClient
+from colossalai_env._rendezvous.tcp_store import ADD, APPEND, GET, MULTI_SET, VALIDATE, WAIT, _key, _keys, _packed
+from colossalai_env._rendezvous.torch_store import serve
 
 QUESTION = "roll call"
 CLIENTS = (64, 256, 1024, 4096)
@@ -33,13 +36,13 @@ BATCH = 200
 """Keys that gloo reads at once with its batched reads."""
 
 
-def reply(rank: int, world_size: int) -> Reply:
+def report(rank: int, world_size: int) -> RankReport:
     """Return a reply as a rank of a cluster would give it."""
-    return Reply(
+    return RankReport(
         rank=rank, world_size=world_size, host=f"gpu-node-{rank // 8:05}.cluster.example", boot="0f3c2a71",
         pid=100000 + rank, backend="nccl", torch="2.13.0+cu130", resolver="slurm", local_rank=rank % 8,
         local_world_size=8, node_rank=rank // 8, num_nodes=-(-world_size // 8),
-        device=f"GPU-8a7b6c5d-1234-5678-9abc-{rank:012}", visible=8,
+        devices=(f"GPU-8a7b{rank:04}-1234",), visible=1, kind="cuda", index=0,
     )  # fmt: skip
 
 
@@ -50,13 +53,17 @@ class ReadAll:
     keys: tuple[str, ...]
 
 
+def _name(key: str) -> str:
+    return full(key, "")
+
+
 Play = Callable[[int, int], Protocol[Any]]
 """What one client says, by its rank and the world's size."""
 
 
 def roll_call(rank: int, size: int) -> Protocol[Any]:
     """Hold the roll call as a member."""
-    return member(reply(rank, size), "pid 1 on n0", Watch(time.monotonic, time.monotonic(), 300))
+    return member(report(rank, size), "pid 1 on n0", Deadline(time.monotonic, time.monotonic(), 300))
 
 
 def _address(rank: int, size: int) -> str:
@@ -116,19 +123,19 @@ class Client:
         """Send one request; return what its answer is, nothing where it has none."""
         match request:
             case Append(key, text):
-                return self._send(APPEND, _packed(_key(key), text))
+                return self._send(APPEND, _packed(_key(_name(key)), text))
             case Post(entries):
-                pairs = b"".join(_packed(_key(key), text) for key, text in entries.items())
+                pairs = b"".join(_packed(_key(_name(key)), text) for key, text in entries.items())
                 return self._send(MULTI_SET, struct.pack("=Q", len(entries)) + pairs)
             case Add(key, amount):
-                return self._send(ADD, _packed(_key(key)) + struct.pack("=q", amount), "number")
-            case Read(key, _, _):
-                return self._send(WAIT, _keys([key]), "word")
+                return self._send(ADD, _packed(_key(_name(key))) + struct.pack("=q", amount), "number")
+            case Read(key, _):
+                return self._send(WAIT, _keys([_name(key)]), "word")
             case Await(keys, _):
-                return self._send(WAIT, _keys(keys), "word")
+                return self._send(WAIT, _keys([*map(_name, keys)]), "word")
             case ReadAll(keys):
                 self.answers = len(keys)
-                return self._send(MULTI_GET, _keys(keys), "texts")
+                return self._send(MULTI_GET, _keys([*map(_name, keys)]), "texts")
             case _:
                 raise AssertionError(request)
 
@@ -148,7 +155,7 @@ class Client:
             self.heard.clear()
             if isinstance(self.asked, Read):
                 self.answers = 1
-                self.expected = self._send(GET, _packed(_key(self.asked.key)), "texts")
+                self.expected = self._send(GET, _packed(_key(_name(self.asked.key))), "texts")
             else:
                 self.go_on(value=True)
         elif self.expected == "texts":
@@ -215,7 +222,7 @@ def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
     listener = bind(("127.0.0.1", 0))
     target = listener.getsockname()[:2]
     store = serve(listener, listener.getsockname()[:2], 300).result()
-    ledger = Ledger(target, "")
+    client = StoreClient(target)
     fork = multiprocessing.get_context("spawn")
     gate, results = fork.Barrier(processes + 1), fork.Queue()
     first = 1 if play is roll_call else 0
@@ -226,11 +233,11 @@ def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
     gate.wait()
     began, cpu, requests = time.monotonic(), time.process_time(), 0
     if play is roll_call:
-        protocol = leader(reply(0, world_size), "farewells", Watch(time.monotonic, began, 300), lambda _: None)
+        protocol = leader(report(0, world_size), "farewells", Deadline(time.monotonic, began, 300), lambda _: None)
         value = None
         with suppress(StopIteration):
             while True:
-                value = ledger.perform(protocol.send(value))
+                value = client.perform(protocol.send(value))
                 requests += 1
     told = [results.get() for _ in played]
     cost = Cost(
@@ -242,7 +249,7 @@ def simulated(play: Play, world_size: int, processes: int = 2) -> Cost:
     )
     for process in played:
         process.join()
-    ledger.close()
+    client.close()
     del store
     return cost
 

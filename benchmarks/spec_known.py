@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks.drawing import curves
+from benchmarks.installations import OWN, installation
 from benchmarks.measure import (
     Cost,
     Figure,
@@ -21,7 +22,6 @@ from benchmarks.measure import (
     wall_ms,
     weight,
 )
-from benchmarks.site import OWN, installation
 from colossalai_env.testing.captures import RECORDED, captures
 
 QUESTION = "spec known"

@@ -1,98 +1,37 @@
 """The one translator from launchers' environments to "who am I in this job?".
 
-Importing it imports neither torch nor a plugin.
+Importing it imports neither torch nor a plugin. Authors of resolvers import from `colossalai_env.resolver`; the errors
+are in `colossalai_env.errors`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .environ import Environ
-from .errors import (
-    AlreadyInitialised,
-    BrokenPlugin,
-    CannotLocate,
-    ChildOfRank,
-    ColossalaiEnvError,
-    ConflictingResolvers,
-    ContradictoryVariables,
-    Disagreement,
-    DuplicateRank,
-    GroupFailed,
-    IncompleteArguments,
-    InvalidConfig,
-    InvalidSpec,
-    LostRanks,
-    MalformedVariable,
-    MissingRanks,
-    MissingVariable,
-    NoAgent,
-    NodeLevelRanks,
-    NoSuchDevice,
-    NotAWorld,
-    NotMyAddress,
-    PartialEnvironment,
-    PortTaken,
-    RankFailed,
-    RankZeroUnreachable,
-    ReadOnlyConfig,
-    ResolverDoesNotMatch,
-    RivalPlugins,
-    RollCallFailed,
-    SharedDevice,
-    SlowImport,
-    Stranger,
-    Surplus,
-    TooFewFileDescriptors,
-    UnknownBackend,
-    UnknownConfigEntry,
-    UnknownEndpoint,
-    UnknownResolver,
-    UnresolvableHost,
-    UnsupportedPlatform,
-    UnusableDevices,
-    WrongLauncher,
-)
-from .hookspecs import hookimpl
-from .resolution import resolve
-from .resolver import (
-    Answer,
-    Claim,
-    Directory,
-    Layer,
-    Located,
-    NotMine,
-    Resolver,
-    ResolverProtocol,
-    Unusable,
-    Way,
-    all_of,
-    any_of,
-)
-from .rows import derive, either, var
-from .spec import DistSpec, host_name, port_number, size, whole_number
+from ._resolution import resolve
+from ._version import VERSION as __version__  # noqa: N811 - the name that Python expects
+from .errors import ColossalaiEnvError
+from .spec import DistSpec
 
 if TYPE_CHECKING:
-    from .addresses import own_address
-    from .colossal import get_default_parser, launch, launch_from_openmpi, launch_from_slurm, launch_from_torch
-    from .config import Config, load_config
-    from .init import init_from_env
-    from .job import Job, Peer
-    from .report import Explanation, explain
+    from ._config import Config, load_config
+    from ._explain import Explanation, explain
+    from ._job import Job, Peer
+    from ._join import init_from_env
+    from ._launch import get_default_parser, launch, launch_from_openmpi, launch_from_slurm, launch_from_torch
 
 _LATE = {
-    "Config": "config",
-    "Explanation": "report",
-    "Job": "job",
-    "Peer": "job",
-    "explain": "report",
-    "get_default_parser": "colossal",
-    "init_from_env": "init",
-    "launch": "colossal",
-    "launch_from_openmpi": "colossal",
-    "launch_from_slurm": "colossal",
-    "launch_from_torch": "colossal",
-    "load_config": "config",
-    "own_address": "addresses",
+    "Config": "_config",
+    "Explanation": "_explain",
+    "Job": "_job",
+    "Peer": "_job",
+    "explain": "_explain",
+    "get_default_parser": "_launch",
+    "init_from_env": "_join",
+    "launch": "_launch",
+    "launch_from_openmpi": "_launch",
+    "launch_from_slurm": "_launch",
+    "launch_from_torch": "_launch",
+    "load_config": "_config",
 }
 """Names whose modules are imported when they are first used."""
 
@@ -109,83 +48,20 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "AlreadyInitialised",
-    "Answer",
-    "BrokenPlugin",
-    "CannotLocate",
-    "ChildOfRank",
-    "Claim",
     "ColossalaiEnvError",
     "Config",
-    "ConflictingResolvers",
-    "ContradictoryVariables",
-    "Directory",
-    "Disagreement",
     "DistSpec",
-    "DuplicateRank",
-    "Environ",
     "Explanation",
-    "GroupFailed",
-    "IncompleteArguments",
-    "InvalidConfig",
-    "InvalidSpec",
     "Job",
-    "Layer",
-    "Located",
-    "LostRanks",
-    "MalformedVariable",
-    "MissingRanks",
-    "MissingVariable",
-    "NoAgent",
-    "NoSuchDevice",
-    "NodeLevelRanks",
-    "NotAWorld",
-    "NotMine",
-    "NotMyAddress",
-    "PartialEnvironment",
     "Peer",
-    "PortTaken",
-    "RankFailed",
-    "RankZeroUnreachable",
-    "ReadOnlyConfig",
-    "Resolver",
-    "ResolverDoesNotMatch",
-    "ResolverProtocol",
-    "RivalPlugins",
-    "RollCallFailed",
-    "SharedDevice",
-    "SlowImport",
-    "Stranger",
-    "Surplus",
-    "TooFewFileDescriptors",
-    "UnknownBackend",
-    "UnknownConfigEntry",
-    "UnknownEndpoint",
-    "UnknownResolver",
-    "UnresolvableHost",
-    "UnsupportedPlatform",
-    "Unusable",
-    "UnusableDevices",
-    "Way",
-    "WrongLauncher",
-    "all_of",
-    "any_of",
-    "derive",
-    "either",
+    "__version__",
     "explain",
     "get_default_parser",
-    "hookimpl",
-    "host_name",
     "init_from_env",
     "launch",
     "launch_from_openmpi",
     "launch_from_slurm",
     "launch_from_torch",
     "load_config",
-    "own_address",
-    "port_number",
     "resolve",
-    "size",
-    "var",
-    "whole_number",
 ]

@@ -42,7 +42,7 @@ class Environ:
         return self._option(name) if name.startswith("--") else self.variables.get(name)
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether the variable or option is set, be it to nothing."""
+        """Return whether the variable or option is set, be it to nothing."""
         return self._option(name) is not None if name.startswith("--") else name in self.variables
 
     def found(self, names: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -1,21 +1,61 @@
-"""A resolver: one launcher's dialect as a table, and how the table is read and written."""
+"""All that an author of a resolver imports: a launcher's dialect as a table, and how the table is read and written."""
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from ._hookspecs import hookimpl
+from ._reading import Reading
+from ._rows import Row, Var, derive, either, is_required, var
 from .environ import Environ
 from .errors import (
     ColossalaiEnvError,
-    ContradictoryVariables,
     InvalidSpec,
-    MalformedVariable,
-    MissingVariable,
 )
-from .rows import READERS, Either, Reader, Row, Var, is_required, names_of, text
-from .spec import FIELDS, DistSpec
+from .spec import FIELDS, DistSpec, Origin, Source, host_name, port_number, positive_number, whole_number
+
+if TYPE_CHECKING:
+    from ._addresses import own_address
+
+__all__ = [
+    "Answer",
+    "Claim",
+    "Detect",
+    "Directory",
+    "DistSpec",
+    "Environ",
+    "HostAnswer",
+    "HostQuery",
+    "Invalid",
+    "Layer",
+    "NoMatch",
+    "Origin",
+    "Resolver",
+    "ResolverProtocol",
+    "Source",
+    "all_of",
+    "any_of",
+    "derive",
+    "either",
+    "hookimpl",
+    "host_name",
+    "own_address",
+    "port_number",
+    "positive_number",
+    "var",
+    "whole_number",
+]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 - each name has its own type
+        if name != "own_address":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ._addresses import own_address
+
+        return own_address
 
 
 class Layer(IntEnum):
@@ -32,10 +72,10 @@ class Layer(IntEnum):
     PLATFORM = 5
     """Kubernetes, SageMaker and other platforms that start containers."""
     ALONE = 6
-    """Nobody: a process started by hand."""
+    """None: a process started by hand."""
 
 
-class NotMine(NamedTuple):
+class NoMatch(NamedTuple):
     """The launcher did not start this process; `found` and `missing` are its marks where only some are there."""
 
     reason: str
@@ -43,7 +83,7 @@ class NotMine(NamedTuple):
     missing: tuple[str, ...] = ()
 
 
-class Unusable(NamedTuple):
+class Invalid(NamedTuple):
     """The launcher started this process, but what it left is incomplete, malformed or no world."""
 
     error: ColossalaiEnvError
@@ -55,7 +95,7 @@ class Claim(NamedTuple):
     spec: DistSpec
 
 
-class Located(NamedTuple):
+class HostAnswer(NamedTuple):
     """What a launcher said when it was asked for rank 0."""
 
     host: str
@@ -75,11 +115,11 @@ class Directory(NamedTuple):
     """Whether it is this process."""
 
 
-class Way(NamedTuple):
+class HostQuery(NamedTuple):
     """One way to ask a launcher for rank 0's host."""
 
     name: str
-    ask: Callable[[DistSpec, Environ, float], Located | str | None]
+    ask: Callable[[DistSpec, Environ, float], HostAnswer | str | None]
     """Takes spec, environment and the seconds that are left.
 
     Returns the reason in words, for the error, or ``None`` where it does not apply. A way through which the ranks wait
@@ -87,7 +127,7 @@ class Way(NamedTuple):
     """
 
 
-Answer: TypeAlias = NotMine | Unusable | Claim
+Answer: TypeAlias = NoMatch | Invalid | Claim
 
 
 @runtime_checkable
@@ -113,39 +153,39 @@ class ResolverProtocol(Protocol):
         ...
 
 
-Presence: TypeAlias = Callable[[Environ], NotMine | None]
-"""Tells whether the launcher started this process: ``None`` for yes. Raises `NotAWorld` to refuse the place."""
+Detect: TypeAlias = Callable[[Environ], NoMatch | None]
+"""Returns whether the launcher started this process: ``None`` for yes. Raises `NotLaunched` to refuse the place."""
 
 
-def any_of(*marks: str) -> Presence:
+def any_of(*marks: str) -> Detect:
     """Claim the process when any of these variables is set: only this launcher sets them."""
-    absent = NotMine(f"no {' or '.join(marks)}")
+    absent = NoMatch(f"no {' or '.join(marks)}")
 
-    def present(environ: Environ) -> NotMine | None:
+    def detect(environ: Environ) -> NoMatch | None:
         for mark in marks:
             if mark in environ:
                 return None
         return absent
 
-    present.__doc__ = f"Any of {', '.join(marks)} is set."
-    return present
+    detect.__doc__ = f"Any of {', '.join(marks)} is set."
+    return detect
 
 
-def all_of(*marks: str) -> Presence:
+def all_of(*marks: str) -> Detect:
     """Claim the process when all of these variables are set: others may set some of them too."""
 
-    def present(environ: Environ) -> NotMine | None:
+    def detect(environ: Environ) -> NoMatch | None:
         missing = tuple(mark for mark in marks if mark not in environ)
         if not missing:
             return None
         found = tuple(mark for mark in marks if mark not in missing)
-        return NotMine(f"no {', '.join(missing)}", found, missing if found else ())
+        return NoMatch(f"no {', '.join(missing)}", found, missing if found else ())
 
-    present.__doc__ = f"All of {', '.join(marks)} are set."
-    return present
+    detect.__doc__ = f"All of {', '.join(marks)} are set."
+    return detect
 
 
-def _presence(marks: "str | Presence") -> Presence:
+def _detect(marks: "str | Detect") -> Detect:
     return any_of(marks) if isinstance(marks, str) else marks
 
 
@@ -178,7 +218,7 @@ class Resolver:
 
     name: str
     layer: Layer
-    present: Presence = attrs.field(converter=_presence)
+    detect: Detect = attrs.field(converter=_detect)
     """A variable that only this launcher sets, `any_of`, `all_of`, or a function of the `Environ`."""
     rank: Row
     world_size: Row
@@ -196,8 +236,8 @@ class Resolver:
     by_hand: Callable[[Environ], bool] = _never
     """Whether people or scripts set these variables: a launcher around the process may then prove them wrong."""
     host_advice: Callable[[Environ], str | None] = _nothing_else
-    """Says in an error how rank 0's address is given where exporting MASTER_ADDR is of no use; None where it is."""
-    locate: tuple[Way, ...] = ()
+    """Returns in an error how rank 0's address is given where exporting MASTER_ADDR is of no use; None where it is."""
+    locate: tuple[HostQuery, ...] = ()
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
     directory: Callable[[DistSpec, Environ], Directory | None] | None = None
     """Names the process that the others ask for rank 0's host, where the variables do not say it or may be wrong on it.
@@ -223,15 +263,15 @@ class Resolver:
     def resolve(self, environ: Environ) -> Answer:
         """Answer from `environ` alone."""
         try:
-            absent = self.present(environ)
-            return Claim(_Reading(self, environ).spec()) if absent is None else absent
+            absent = self.detect(environ)
+            return Claim(Reading(self, environ).spec()) if absent is None else absent
         except ColossalaiEnvError as error:
-            return Unusable(error)
+            return Invalid(error)
 
     def readable(self, environ: Environ) -> dict[str, Any]:
         """Return the fields that can be read where others cannot, so that the other ranks can be told of the error."""
         values: dict[str, Any] = {}
-        reading = _Reading(self, environ)
+        reading = Reading(self, environ)
         for field, row in self.rows():
             try:
                 values[field] = reading.value(field, row)
@@ -256,78 +296,3 @@ class Resolver:
                 msg = f"{field} is None, which {self.name} always says"
                 raise InvalidSpec(msg, (field,))
         return environ
-
-
-class _Reading:
-    """One pass over a table: it knows the rank as soon as that is read, for the errors of later rows."""
-
-    def __init__(self, resolver: Resolver, environ: Environ) -> None:
-        self.resolver, self.environ = resolver, environ
-        self.rank: int | None = None
-        self.names: list[str] = []
-        """The variables that were read for the row at hand."""
-        self.rule = ""
-        """The name of the function that computes the row at hand, if one does."""
-
-    def spec(self) -> DistSpec:
-        values: dict[str, Any] = {}
-        sources: dict[str, str] = {}
-        for field, row in self.resolver.rows():
-            value = self.value(field, row)
-            if value is not None:
-                values[field] = value
-                sources[field] = ", ".join(self.names) + (f" ({self.rule})" if self.rule else "")
-            if field == "rank":
-                self.rank = value
-        try:
-            return DistSpec(**values, resolver=self.resolver.name, sources=sources)
-        except InvalidSpec as error:
-            names = [name for field, row in self.resolver.rows() if field in error.fields for name in names_of(row)]
-            raise ContradictoryVariables(
-                self.resolver.name, error.problem, self.environ.found(names), self.rank
-            ) from None
-
-    def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
-        if isinstance(row, Either):
-            for item in row.rows:
-                value = self.value(field, item)
-                if value is not None:
-                    return value
-            return None
-        self.names.clear()
-        if isinstance(row, Var):
-            self.rule = ""
-            return self.read(row, READERS.get(field, text))
-        self.rule = row.function.__name__
-        required = is_required(row, self.environ)
-        inputs = [self.read(item, text, required=required) for item in row.variables]
-        if None in inputs and any(
-            value is None and item.required is True for value, item in zip(inputs, row.variables, strict=True)
-        ):
-            return None
-        try:
-            return row.function(*inputs)
-        except ValueError as problem:
-            raise ContradictoryVariables(
-                self.resolver.name, str(problem), self.environ.found(names_of(row)), self.rank
-            ) from None
-
-    def read(self, row: Var, default: Reader, *, required: bool = True) -> Any:  # noqa: ANN401 - any reader's value
-        for name in row.names:
-            found = self.environ.get(name)
-            if found is not None:
-                break
-        else:
-            if required and is_required(row, self.environ):
-                raise MissingVariable(self.resolver.name, row.names[0], self.marks(), self.rank)
-            return None
-        self.names.append(name)
-        try:
-            return (row.read or default)(found)
-        except ValueError as expected:
-            raise MalformedVariable(self.resolver.name, name, found, str(expected), self.rank) from None
-
-    def marks(self) -> tuple[str, ...]:
-        """Return what is set of the rows' variables; what only a later way to say a field reads is no mark."""
-        rows = [row.rows[0] if isinstance(row, Either) else row for _, row in self.resolver.rows()]
-        return tuple(dict.fromkeys(name for row in rows for name in names_of(row) if name in self.environ))

@@ -1,6 +1,7 @@
 """DistSpec: who this process is in its job, and the invariants of that answer."""
 
 from collections.abc import Mapping
+from enum import Enum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,7 @@ def whole_number(text: str, smallest: int = 0, largest: int = LARGEST) -> int:
     raise ValueError(msg)
 
 
-def size(text: str) -> int:
+def positive_number(text: str) -> int:
     """Read a number of processes or nodes, at least 1."""
     return whole_number(text, smallest=1)
 
@@ -100,8 +101,49 @@ def _host(instance: object, field: "attrs.Attribute[str | None]", value: str | N
             raise InvalidSpec(msg, (field.name,)) from None
 
 
-def _frozen_sources(sources: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(sources))
+class Origin(Enum):
+    """By what way a value was found."""
+
+    LAUNCHER = "a variable that a launcher sets"
+    CHOSEN = "what a person or a script chose: an argument, an option, MASTER_ADDR or MASTER_PORT"
+    RULE = "a rule, from other values"
+    ASKED = "the launcher, when it was asked"
+    RENDEZVOUS = "the ranks, when they met"
+
+
+class Source(str):
+    """Where a value came from: as text for people, and by what way."""
+
+    __slots__ = ("origin",)
+
+    origin: Origin
+
+    def __new__(cls, text: str, origin: Origin = Origin.LAUNCHER) -> "Source":  # noqa: PYI034 - Self is of Python 3.11
+        """Make one of a text."""
+        source = super().__new__(cls, text)
+        source.origin = origin
+        return source
+
+    def __getnewargs__(self) -> tuple[str, Origin]:  # type: ignore[override]
+        """Pickle with both."""
+        return str(self), self.origin
+
+
+CHOSEN = frozenset({"MASTER_ADDR", "MASTER_PORT", "--host", "--port"})
+"""Variables and options that people and scripts set on purpose."""
+
+
+@lru_cache(maxsize=128)
+def source_of(names: tuple[str, ...], rule: str = "") -> Source:
+    """Return the source of a value that was read from variables, by the named function where there is one."""
+    origin = Origin.CHOSEN if not rule and CHOSEN.issuperset(names) else Origin.LAUNCHER
+    return Source(", ".join(names) + (f" ({rule})" if rule else ""), origin)
+
+
+def _frozen_sources(sources: Mapping[str, str]) -> Mapping[str, Source]:
+    return MappingProxyType(
+        {name: text if isinstance(text, Source) else Source(text) for name, text in sources.items()}
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -135,7 +177,9 @@ class DistSpec:
     """Who says all this."""
     job_id: str | None = attrs.field(default=None, validator=_text)
     """A token that tells this launch from any other: job, step, restart."""
-    sources: Mapping[str, str] = attrs.field(factory=dict[str, str], eq=False, repr=False, converter=_frozen_sources)
+    sources: Mapping[str, Source] = attrs.field(
+        factory=dict[str, Source], eq=False, repr=False, converter=_frozen_sources
+    )
     """Field name to the variable, argument or rule it came from; no part of equality."""
 
     def __attrs_post_init__(self) -> None:
@@ -158,6 +202,11 @@ class DistSpec:
     def _contradiction(self, one: str, other: str, rule: str) -> None:
         values = f"{one} is {getattr(self, one)} and {other} is {getattr(self, other)}"
         raise InvalidSpec(f"{values}: {rule}", (one, other))
+
+    def origin(self, field: str) -> Origin | None:
+        """Return by what way a field's value was found; None where it has no source."""
+        source = self.sources.get(field)
+        return source.origin if source is not None else None
 
     @property
     def one_node(self) -> bool:

@@ -3,7 +3,10 @@
 import re
 from importlib.metadata import version as version_of
 
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 project = "colossalai-env"
 version = release = version_of(project)
@@ -19,7 +22,7 @@ nitpick_ignore_regex = [
     # Types that only stand in signatures: what var(), derive() and either() return, and aliases.
     (
         "py:.*",
-        r"colossalai_env\.(resolver\.Presence|rows\.(Var|Derived|Either|Row|Required|Reader)|resolution\.Resolution)",
+        r"colossalai_env\.(_rows\.(Var|Derived|Either|Row|Required|Reader)|_resolution\.Resolution)",
     ),
 ]
 
@@ -43,6 +46,24 @@ html_show_sphinx = False
 html_copy_source = False
 
 
+PUBLIC = ("colossalai_env", "colossalai_env.resolver", "colossalai_env.errors", "colossalai_env.testing")
+"""The modules whose names the pages document."""
+
+
+def of_another_module(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
+    """Find a name of one public module in the docstrings of another."""
+    if node["refdomain"] != "py":
+        return None
+    for module in PUBLIC:
+        name = f"{module}.{node['reftarget']}"
+        found = env.get_domain("py").resolve_xref(
+            env, node["refdoc"], app.builder, node["reftype"], name, node, content
+        )
+        if found is not None:
+            return found
+    return None
+
+
 def no_addresses(  # noqa: D103 - Sphinx's signature of this event
     app: object, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -53,3 +74,4 @@ def no_addresses(  # noqa: D103 - Sphinx's signature of this event
 
 def setup(app: Sphinx) -> None:  # noqa: D103 - Sphinx's own name
     app.connect("autodoc-process-signature", no_addresses)
+    app.connect("missing-reference", of_another_module)

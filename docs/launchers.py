@@ -5,10 +5,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from colossalai_env import ColossalaiEnvError, Environ, resolve
-from colossalai_env.registry import resolvers
-from colossalai_env.resolver import Resolver
-from colossalai_env.rows import Derived, Either, Row
+from colossalai_env import ColossalaiEnvError, resolve
+from colossalai_env._registry import resolvers
+from colossalai_env._rows import Derived, Either, Row
+from colossalai_env.resolver import Environ, Resolver
 from colossalai_env.testing import Capture, Task, captures
 
 NAMES = {
@@ -25,13 +25,13 @@ NAMES = {
     "Flux": r"[Ff]lux",
     "Slurm": r"srun|slurm",
 }
-"""Names for people, and how the launchers of the recordings are told."""
+"""Names for people, and what the launchers of the recordings are recognised by."""
 
 INTRO = """\
 # What is read of each launcher
 
 For each launcher: how it is recognised, which variables each field of `DistSpec` is read from, what else it sets, and
-what it does not say. This page is generated from the resolvers' tables and from launches that were recorded with the
+what it leaves unknown. This page is generated from the resolvers' tables and from launches that were recorded with the
 real launchers.
 """
 
@@ -39,7 +39,7 @@ FOUND_OUT = "found out when the ranks meet"
 
 
 def won() -> Iterator[tuple[str, Task]]:
-    """Return the recorded tasks, each with the name of the resolver that knows it."""
+    """Return the recorded tasks, each with the name of the resolver that wins it."""
     for capture in captures():
         for task in capture.tasks:
             try:
@@ -49,7 +49,7 @@ def won() -> Iterator[tuple[str, Task]]:
 
 
 def read(row: Row) -> str:
-    """Say which variables a row reads, by which rule, and whether they have to be there."""
+    """Describe which variables a row reads, by which rule, and whether they have to be there."""
     if isinstance(row, Either):
         return "<br>or ".join(read(way).removesuffix(" (may be absent)") for way in row.rows)
     names = ", ".join(" or ".join(f"`{name}`" for name in item.names) for item in row.inputs())
@@ -61,7 +61,7 @@ def read(row: Row) -> str:
 
 
 def first(row: Row) -> Row:
-    """Return the first way in which a row says its field."""
+    """Return the first way in which a row finds its field."""
     return row.rows[0] if isinstance(row, Either) else row
 
 
@@ -72,8 +72,8 @@ def value(row: Row, task: Task | None) -> str:
     return ", ".join(f"`{text}`" for text in dict.fromkeys(texts))
 
 
-def telling(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
-    """Rate a recorded task as an example: most is said, nothing out of the ordinary, not rank 0."""
+def informative(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
+    """Rate a recorded task as an example: most fields are known, none is out of the ordinary, not rank 0."""
     inputs = [
         (name in task.variables, item.required)
         for _, row in rows
@@ -86,25 +86,25 @@ def telling(rows: list[tuple[str, Row]], task: Task) -> tuple[int, int]:
     return usual, task.truth["rank"]
 
 
-def unsaid(resolver: Resolver) -> Iterator[str]:
-    """Say of each field that the launcher's variables do not tell, how it is known all the same."""
-    said = dict(resolver.rows())
+def unknown(resolver: Resolver) -> Iterator[str]:
+    """Describe, for each field that the launcher's variables do not hold, how it is found all the same."""
+    known = dict(resolver.rows())
     for field in ("local_rank", "local_world_size", "node_rank", "num_nodes"):
-        if field not in said:
+        if field not in known:
             yield f"- `{field}`: {FOUND_OUT}"
-    if "host" not in said or resolver.locate:
+    if "host" not in known or resolver.locate:
         ways = ", ".join(f"`{way.name}`" for way in resolver.locate)
-        where = "`host`, where the variables lead to none: " if "host" in said else "`host`: "
-        asked = f"the launcher is asked ({ways}), unless all ranks are on one node or `MASTER_ADDR` says it"
-        yield f"- {where}{f'the directory tells it, or {asked}' if resolver.directory else asked}"
-    if "port" not in said:
-        yield "- `port`: from the job id, unless `MASTER_PORT` says it"
+        where = "`host`, where the variables lead to none: " if "host" in known else "`host`: "
+        asked = f"the launcher is asked ({ways}), unless all ranks are on one node or `MASTER_ADDR` is set"
+        yield f"- {where}{f'the directory answers, or {asked}' if resolver.directory else asked}"
+    if "port" not in known:
+        yield "- `port`: from the job id, unless `MASTER_PORT` is set"
 
 
 def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
     """Describe one resolver."""
     rows = list(resolver.rows())
-    example = max(tasks, key=lambda task: telling(rows, task), default=None)
+    example = max(tasks, key=lambda task: informative(rows, task), default=None)
     always = set[str].intersection(*(set(task.variables) for task in tasks)) if tasks else set[str]()
     others = ", ".join(f"`{name}`" for name in sorted(always.difference(resolver.variables())))
     return [
@@ -112,7 +112,7 @@ def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
         "",
         (resolver.doc or "").strip(),
         "",
-        f"Recognised when: {(resolver.present.__doc__ or '').strip()}",
+        f"Recognised when: {(resolver.detect.__doc__ or '').strip()}",
         "",
         "| field | read from | for example |" if example else "| field | read from |",
         "|---|---|---|" if example else "|---|---|",
@@ -126,7 +126,11 @@ def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
             if others
             else []
         ),
-        *(["Not said:", "", *unsaid(resolver), ""] if list(unsaid(resolver)) else ["Everything is said.", ""]),
+        *(
+            ["Not stated by variables:", "", *unknown(resolver), ""]
+            if list(unknown(resolver))
+            else ["The variables state every field.", ""]
+        ),
     ]
 
 

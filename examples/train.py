@@ -25,7 +25,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 
 def accuracy(model: nn.Module, data: TensorDataset, job: colossalai_env.Job) -> float:
-    """Share the test set out over the ranks and return the part that all of them get right."""
+    """Share the test set out over the ranks, and return the part that all of them together classify correctly."""
     inputs, targets = (tensor[job.rank :: job.world_size].to(job.device) for tensor in data.tensors)
     with torch.no_grad():
         right = (model(inputs).argmax(1) == targets).sum()
@@ -35,7 +35,7 @@ def accuracy(model: nn.Module, data: TensorDataset, job: colossalai_env.Job) -> 
 
 
 def show(job: colossalai_env.Job, score: float) -> None:
-    """Print who took part, and how well the model does."""
+    """Print which ranks took part, and the accuracy of the model."""
     table = Table("rank", "host", "node", "local rank", "device", "resolved by")
     for peer in job.topology:
         who = [peer.rank, peer.host, peer.node_rank, peer.local_rank, peer.device, job.spec.resolver]

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import attrs
 
-from colossalai_env import hardware, machine
-from colossalai_env.hardware import Build, DriverFailed
-from colossalai_env.machine import Machine
+from colossalai_env import _hardware as hardware
+from colossalai_env import _machine as machine
+from colossalai_env._hardware import Build, DriverFailed
+from colossalai_env._machine import Machine
 
 T = TypeVar("T")
 

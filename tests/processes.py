@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from colossalai_env.unknown_launchers import MARKS
+from colossalai_env._unknown_launchers import MARKS
+from tests.pace import pace
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,10 +101,10 @@ class Processes:
         return process
 
     def wait(self, seconds: float = 90) -> list[Ended]:
-        """Wait for all, one after the other, and return what they said."""
+        """Wait for all, one after the other, and return what they said; the seconds are longer on a slow machine."""
         ended: list[Ended] = []
         for process in self.started:
-            out, err = process.communicate(timeout=seconds)
+            out, err = process.communicate(timeout=seconds * pace())
             ended.append(Ended(process.returncode, out, err))
         return ended
 

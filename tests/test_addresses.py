@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from colossalai_env.addresses import (
+from colossalai_env._addresses import (
     address_towards,
     addresses,
     interface_of,
@@ -64,5 +64,5 @@ def test_a_stale_name_of_this_host_is_not_its_address(monkeypatch: pytest.Monkey
         del host, seconds
         return ("198.51.100.7",)
 
-    monkeypatch.setattr("colossalai_env.addresses.addresses", stale)
+    monkeypatch.setattr("colossalai_env._addresses.addresses", stale)
     assert is_own(own_address())

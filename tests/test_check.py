@@ -19,6 +19,8 @@ from colossalai_env.cli.jobmap import JobMap, Member, Sample, amount, duration, 
 from colossalai_env.cli.picture import html, svg
 from tests.processes import TORCHRUN, Processes, free_port, run
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(sys.executable).parent / "colossalai-env"
 PROGRAM = Path(__file__).parent / "programs" / "check_lost.py"
 
@@ -79,7 +81,7 @@ def test_a_wrong_setup_ends_every_rank_with_its_error() -> None:
             processes.start([SCRIPT, "check", "--timeout", "10", *where])
         ended = processes.wait()
     assert [process.code for process in ended] == [1, 1]
-    assert all("Disagreement: the ranks disagree on the world size" in process.err for process in ended)
+    assert all("InconsistentRanks: the ranks disagree on the world size" in process.err for process in ended)
     assert not any("Traceback" in process.err for process in ended)
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from colossalai_env import Environ, cli
-from colossalai_env.addresses import reachable
+from colossalai_env import cli
+from colossalai_env._addresses import reachable
+from colossalai_env._devices import Accelerators
 from colossalai_env.cli import doctor
-from colossalai_env.device import Accelerators
+from colossalai_env.resolver import Environ
 from colossalai_env.testing.captures import RECORDED
 from tests.devices import Fake
 from tests.processes import TORCHRUN, Ended, clean_environment, run
@@ -130,7 +131,7 @@ def test_every_task_of_a_recorded_launch_is_explained(capsys: pytest.CaptureFixt
     assert [line for line in text.splitlines() if line.startswith("Task")][2] == "Task 2 on gpu-a02"
     assert "wins: rank 5 of 6" in text
     assert cli.main(["explain", "--env-file", recorded[1]]) == 1
-    assert "NotAWorld" in capsys.readouterr().out
+    assert "NotLaunched" in capsys.readouterr().out
 
 
 def test_a_captured_environment_comes_with_the_arguments_of_its_script(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,10 +226,10 @@ def installed(folder: Path, source: str) -> dict[str, str]:
 
 
 PLUGIN = """
-from colossalai_env import Layer, NotMine, hookimpl
+from colossalai_env.resolver import Layer, NoMatch, hookimpl
 class House:
     name, layer = "house", Layer.MPI
-    def resolve(self, environ): return NotMine("no house")
+    def resolve(self, environ): return NoMatch("no house")
     def emulate(self, spec): raise NotImplementedError
     def variables(self): raise LookupError("no table")
 @hookimpl
@@ -249,7 +250,7 @@ def colossalai_env_resolvers(): return [House()]
 def test_plugins_shows_a_broken_one_beside_the_others_and_fails(source: str, told: str, tmp_path: Path) -> None:
     ended = typed("plugins", env=installed(tmp_path, source))
     assert (ended.code, ended.err) == (1, "")
-    assert "house house-plugin 1.0 broken" in " ".join(ended.out.split())
+    assert "house house-plugin 1.0 unusable" in " ".join(ended.out.split())
     assert "plugin 'house' of house-plugin 1.0: " in ended.out
     assert told in ended.out
     assert "slurm colossalai-env" in " ".join(ended.out.split())

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import colossalai_env as colossalai
-from colossalai_env import IncompleteArguments, WrongLauncher
+from colossalai_env.errors import IncompleteArguments, WrongLauncher
 from tests.processes import TORCHRUN, Ended, Processes, free_port, run
+
+pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).parent.parent / "examples" / "launch"
 FORMS = pytest.mark.parametrize("config", [[], ["--config", SCRIPTS / "config.py"]], ids=["dict", "file"])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import Config, InvalidConfig, ReadOnlyConfig, UnknownConfigEntry, load_config
+from colossalai_env import Config, load_config
+from colossalai_env.errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry
 
 ENTRIES = {"epochs": 5, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.99]}, "stages": [{"name": "warm up"}]}
 

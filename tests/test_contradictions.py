@@ -8,12 +8,14 @@ import pytest
 
 from tests.processes import TORCHRUN, Ended, Processes, free_port, wait_until_listening
 
+pytestmark = pytest.mark.slow
+
 JOIN = """
 import sys, colossalai_env, torch
 words = [word.partition("=") for word in sys.argv[1:]]
 told = {name: int(value) if value.isdigit() else value for name, _, value in words}
 try:
-    with colossalai_env.init_from_env(timeout=30, **told) as job:
+    with colossalai_env.init_from_env(timeout=120, **told) as job:
         total = torch.ones(1) * (job.rank + 1)
         torch.distributed.all_reduce(total)
         print(f"TOLD OK {job.rank} {total.item():.0f} {job.spec.job_id}\\n", end="", flush=True)
@@ -71,7 +73,7 @@ def test_two_steps_of_a_job_on_one_port_do_not_become_one_group() -> None:
         start(0, 1)
         first, stranger, taken, second = said(processes.wait())
     assert (first, second) == ("OK 0 3 7.0", "OK 1 3 7.0")
-    assert stranger.startswith(f"Stranger 127.0.0.1:{port} is the store of job '7.0'")
+    assert stranger.startswith(f"ForeignStore 127.0.0.1:{port} is the store of job '7.0'")
     assert taken.startswith(f"PortTaken rank 0 cannot listen on 127.0.0.1:{port}")
 
 
@@ -91,7 +93,7 @@ def test_ranks_that_are_given_whole_meet_whatever_they_inherited() -> None:
 def test_the_defaults_of_well_known_scripts_are_no_arguments(defaults: str) -> None:
     program = f"""
 import types, colossalai_env, torch
-with colossalai_env.init_from_env(args=types.SimpleNamespace({defaults}), timeout=30) as job:
+with colossalai_env.init_from_env(args=types.SimpleNamespace({defaults}), timeout=120) as job:
     total = torch.ones(1)
     torch.distributed.all_reduce(total)
     print(f"TOLD {{job.local_rank}} {{total.item():.0f}}\\n", end="")

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import distributed
 
-import colossalai_env
-from colossalai_env import Environ, NoSuchDevice, UnknownBackend, UnusableDevices, hardware, machine
-from colossalai_env.device import Accelerators, backend_for, binds_at_once, choose, index_of, named, unusable
-from colossalai_env.reply import index_among
+from colossalai_env import _hardware as hardware
+from colossalai_env import _machine as machine
+from colossalai_env import errors
+from colossalai_env._devices import Accelerators, backend_for, binds_at_once, choose, index_of, named, unusable
+from colossalai_env._rendezvous.protocol.placement import index_among
+from colossalai_env.errors import NoSuchDevice, UnknownBackend, UnusableDevices
+from colossalai_env.resolver import Environ
 from tests.devices import Fake, always
 
 CPU = Accelerators("cpu", 0)
@@ -103,7 +106,7 @@ def documented() -> list[tuple[Any, str | None, Any, Any]]:
         met: list[Any] = [
             (kinds[outcome.partition(", ")[0]], outcome.partition(", ")[2])
             if ", " in outcome
-            else getattr(colossalai_env, outcome)
+            else getattr(errors, outcome)
             for outcome in outcomes
         ]
         found.append((device or None, backend or None, met[0], met[1]))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colossalai_env import hookspecs, registry
-from colossalai_env.discovery import Elsewhere, entries
+from colossalai_env import _hookspecs as hookspecs
+from colossalai_env import _registry as registry
+from colossalai_env._entry_points import Elsewhere, entries
 from tests.processes import run
 
 GROUP = hookspecs.PROJECT

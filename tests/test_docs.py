@@ -13,10 +13,15 @@ from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import colossalai_env
-from colossalai_env import ColossalaiEnvError, errors, hookspecs, testing
+from colossalai_env import _hookspecs as hookspecs
+from colossalai_env import errors, resolver, testing
+from colossalai_env._rendezvous.protocol import keys
 from colossalai_env.cli import COMMANDS, parser_of
+from tests.error_tree import BASE, PARENTS, TREE
 from tests.processes import LAUNCHERS, TORCHRUN, Processes, free_port, run
 from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
+
+pytestmark = pytest.mark.slow
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
@@ -37,21 +42,39 @@ def test_every_public_name_and_hook_has_its_entry(built: str) -> None:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     entries = set(re.findall(r'<dt class="sig [^>]* id="([\w.]+)"', built))
-    names = {f"{module.__name__}.{name}" for module in (colossalai_env, testing) for name in module.__all__}
+    public = {colossalai_env: colossalai_env.__all__, testing: testing.__all__, errors: {*TREE} - {BASE}}
+    public[resolver] = {*resolver.__all__} - {*colossalai_env.__all__}
+    names = {f"{module.__name__}.{name}" for module, found in public.items() for name in found}
     hooks = {f"{hookspecs.__name__}.{name}" for name in vars(manager.hook) if not name.startswith("_")}
     assert hooks
     assert (names | hooks) - entries == set()
 
 
 def test_every_error_has_its_section_with_its_message_and_no_other() -> None:
-    found = {
-        name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, ColossalaiEnvError)
-    }
-    sections = re.split(r"^### (.*)", (DOCS / "reference/errors.md").read_text(), flags=re.MULTILINE)[1:]
-    told = dict(zip(sections[::2], sections[1::2], strict=True))
-    assert set(told) == found - {"ColossalaiEnvError"}
-    assert {name for name, section in told.items() if "```text" not in section} == {"RollCallFailed"}  # never raised
-    assert found - set(colossalai_env.__all__) == set()
+    found: dict[str, str] = {}
+    kind = ""
+    for level, name, section in re.findall(
+        r"^(##|###) (\w+)\n(.*?)(?=^##|\Z)", (DOCS / "reference/errors.md").read_text(), re.MULTILINE | re.DOTALL
+    ):
+        if level == "###":
+            assert "```text" in section, f"{name} has no message"
+            found[name] = kind
+        else:
+            kind = name
+    assert found == {name: parent for name, parent in TREE.items() if name not in {BASE, *PARENTS}}
+
+
+def test_every_module_has_its_line_in_the_map_and_every_key_its_row() -> None:
+    package = ROOT / "colossalai_env"
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    rooms = {name for name in found if not name.startswith(("cli/", "testing/", "errors/")) and "/__init__" not in name}
+    rooms = {name.removeprefix("_rendezvous/") if "protocol/" in name else name for name in rooms}
+    shown = re.findall(r"^\| .*$", (DOCS / "explanation/architecture.md").read_text(), re.MULTILINE)
+    named = {name for line in shown for name in re.findall(r"`([\w/]+\.py)`", line.split("|")[1])}
+    assert named == rooms
+    table = (DOCS / "explanation/meeting.md").read_text().partition("<!-- keys -->")[2].partition("\n\n|")[2]
+    rows = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \| (.*?) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    assert rows == [tuple(key) for key in keys.TABLE]
 
 
 def test_every_variable_has_its_section_and_no_other() -> None:
@@ -94,7 +117,7 @@ def as_printed(example: Example) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in colossalai_env.Environ.snapshot().variables if name.startswith(LAUNCHERS)]:
+    for name in [name for name in colossalai_env.resolver.Environ.snapshot().variables if name.startswith(LAUNCHERS)]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     messages = [CodeBlockParser("text", as_printed)] if page.name == "errors.md" and "api" not in page.parts else []

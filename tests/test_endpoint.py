@@ -3,38 +3,32 @@
 import attrs
 import pytest
 
-from colossalai_env import (
-    CannotLocate,
-    Directory,
-    DistSpec,
-    Environ,
-    Located,
-    MalformedVariable,
-    UnknownEndpoint,
-    UnresolvableHost,
-    Way,
-    resolve,
-)
-from colossalai_env.endpoint import ATTEMPTS, locate
+from colossalai_env import DistSpec, resolve
+from colossalai_env._locate import ATTEMPTS, locate
+from colossalai_env.errors import CannotLocate, MalformedVariable, UnknownEndpoint, UnresolvableHost
+from colossalai_env.resolver import Directory, Environ, HostAnswer, HostQuery
+from colossalai_env.spec import Origin, Source
 
 OPEN = DistSpec(rank=1, world_size=4, resolver="house", job_id="7.0")
 
 
-def way(name: str, answer: Located | None) -> Way:
-    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def way(name: str, answer: HostAnswer | None) -> HostQuery:
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
         del spec, environ, seconds
         return answer
 
-    return Way(name, ask)
+    return HostQuery(name, ask)
 
 
-ASKED = Located("127.0.0.1", "house's own word", "job-9")
+CHOSEN = Source("MASTER_ADDR", Origin.CHOSEN)
+
+ASKED = HostAnswer("127.0.0.1", "house's own word", "job-9")
 
 
 def test_a_world_on_one_node_meets_on_loopback_unless_a_host_was_given() -> None:
     one = DistSpec(rank=0, world_size=2, num_nodes=1, host="elsewhere", port=1, sources={"host": "HOUSE_HEAD"})
     assert locate(one, Environ(), (), 1)[0].host == "127.0.0.1"
-    given = DistSpec(rank=0, world_size=2, num_nodes=1, host="::1", port=1, sources={"host": "MASTER_ADDR"})
+    given = DistSpec(rank=0, world_size=2, num_nodes=1, host="::1", port=1, sources={"host": CHOSEN})
     assert locate(given, Environ(), (), 1)[1].addresses == ("::1", "127.0.0.1"), "another rank may name the other"
 
 
@@ -94,12 +88,12 @@ def test_a_failed_way_is_final() -> None:
         raise CannotLocate("house", "asking", "no answer")
 
     with pytest.raises(CannotLocate, match="no answer"):
-        locate(OPEN, Environ(), (Way("asking", fail), way("next", ASKED)), 1)
+        locate(OPEN, Environ(), (HostQuery("asking", fail), way("next", ASKED)), 1)
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "0.0.0.0", "::"])
 def test_a_host_that_is_no_address_to_meet_at_is_named_with_its_source(host: str) -> None:
-    spec = DistSpec(rank=0, world_size=2, host=host, port=1, sources={"host": "MASTER_ADDR"})
+    spec = DistSpec(rank=0, world_size=2, host=host, port=1, sources={"host": CHOSEN})
     with pytest.raises(UnresolvableHost, match="from MASTER_ADDR"):
         locate(spec, Environ(), (), 1)
 
@@ -110,32 +104,31 @@ def test_a_directory_answers_where_neither_variables_nor_ways_say_the_host_or_it
         return Directory("localhost", serves=spec.rank == 2 and not environ.variables) if doubt else None
 
     spec, endpoint = locate(OPEN, Environ(), (), 1, first)
-    assert (spec.host, endpoint.host, endpoint.directory) == (None, "localhost", Directory("localhost", serves=False))
-    for source, place in (
-        ("HEAD", None),
-        ("MASTER_ADDR", None),
-        ("A_LIST (first)", Directory("localhost", serves=False)),
-    ):
+    assert (spec.host, endpoint.host) == (None, "localhost")
+    assert (endpoint.directory, endpoint.serves_directory) == (True, False)
+    for source, doubted in ((Source("HEAD"), False), (CHOSEN, False), (Source("A_LIST (first)"), True)):
         listed = attrs.evolve(OPEN, host="localhost", sources={"host": source})
         told, endpoint = locate(listed, Environ(), (), 1, first)
-        assert (told.host, endpoint.directory) == (None if place else "localhost", place)
+        assert (told.host, endpoint.directory) == (None if doubted else "localhost", doubted)
+    spec, endpoint = locate(attrs.evolve(OPEN, rank=2), Environ(), (), 1, first)
+    assert (spec.host, endpoint.directory, endpoint.serves_directory) == (None, True, True)
 
 
 def test_rank_0_in_the_place_of_the_directory_is_found_there() -> None:
     spec, endpoint = locate(
         attrs.evolve(OPEN, rank=0), Environ(), (), 1, lambda _spec, _environ: Directory("localhost", serves=True)
     )
-    assert (spec.host, endpoint.directory) == ("localhost", None)
+    assert (spec.host, endpoint.directory, endpoint.serves_directory) == ("localhost", False, False)
 
 
 def test_a_directorys_host_whose_name_leads_nowhere_is_asked_for() -> None:
-    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
         del environ, seconds
-        return Located("127.0.0.1", "house's own word") if spec.host == "nowhere.invalid" else None
+        return HostAnswer("127.0.0.1", "house's own word") if spec.host == "nowhere.invalid" else None
 
     def nowhere(spec: DistSpec, environ: Environ) -> Directory:
         del spec, environ
         return Directory("nowhere.invalid", serves=False)
 
-    spec, endpoint = locate(OPEN, Environ(), (Way("node", ask),), 1, nowhere)
+    spec, endpoint = locate(OPEN, Environ(), (HostQuery("node", ask),), 1, nowhere)
     assert (spec.host, endpoint.host, endpoint.source.partition(" ")[0]) == (None, "127.0.0.1", "house's")

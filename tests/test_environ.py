@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from colossalai_env import Environ
+from colossalai_env.resolver import Environ
 
 
 def test_it_is_a_copy_that_later_changes_do_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from colossalai_env import hardware
-from colossalai_env.hardware import Build, DriverFailed
+from colossalai_env import _hardware as hardware
+from colossalai_env._hardware import Build, DriverFailed
 from tests.devices import always
 
 

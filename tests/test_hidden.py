@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import Environ
-from colossalai_env.hidden import is_choice, why_none, wrong_entry
-from colossalai_env.machine import Machine
+from colossalai_env._hidden import is_choice, why_none, wrong_entry
+from colossalai_env._machine import Machine
+from colossalai_env.resolver import Environ
 
 UUID, OTHER = "GPU-5ea2c0d1-7d2c-4c1f-8a4b-0123456789ab", "GPU-11111111-2222-3333-4444-555555555555"
 ONE = Machine("NVIDIA", files=("/dev/nvidia0",), known=1, ids=(UUID,), driver="580.95.05")

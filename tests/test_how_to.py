@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import pytest
 
-from colossalai_env import var
+from colossalai_env.resolver import var
 from colossalai_env.testing import BrokenLaw, ResolverContract
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/how-to/write-a-resolver.md").read_text()

@@ -14,6 +14,8 @@ import pytest
 
 from tests.processes import TORCHRUN, Ended, Processes, free_port, run, wait_until_listening
 
+pytestmark = pytest.mark.slow
+
 SUM = Path(__file__).parent / "programs" / "sum.py"
 
 
@@ -122,7 +124,7 @@ def test_a_slurm_step_on_one_node_meets_on_loopback_at_a_port_of_its_own() -> No
 def test_the_roll_call_can_be_left_out_where_the_launcher_says_all() -> None:
     program = """
 import colossalai_env, torch
-job = colossalai_env.init_from_env(timeout=20)
+job = colossalai_env.init_from_env(timeout=120)
 total = torch.ones(1)
 torch.distributed.all_reduce(total)
 print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
@@ -148,7 +150,7 @@ during = getenv(b"GLOO_ENABLE_STORE_V2_API").decode()
     program = """
 import os, subprocess, sys, colossalai_env
 before = dict(os.environ)
-with colossalai_env.init_from_env(timeout=20, config=sys.argv[1]) as job:
+with colossalai_env.init_from_env(timeout=120, config=sys.argv[1]) as job:
     assert dict(os.environ) == before
     child = subprocess.run(["printenv", "GLOO_ENABLE_STORE_V2_API"], capture_output=True, text=True)
     print(f"TOLD {job.config.during} {child.stdout.strip()}\\n", end="")
@@ -159,15 +161,34 @@ with colossalai_env.init_from_env(timeout=20, config=sys.argv[1]) as job:
     assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
 
 
+def test_what_gloo_is_told_is_taken_back_where_rank_0_cannot_listen() -> None:
+    program = """
+import subprocess, colossalai_env
+try:
+    colossalai_env.init_from_env(timeout=120)
+except colossalai_env.errors.PortTaken:
+    names = ["GLOO_ENABLE_STORE_V2_API", "GLOO_SOCKET_IFNAME"]
+    child = subprocess.run(["printenv", *names], capture_output=True, text=True)
+    print(f"TOLD {child.stdout.split()} {child.returncode}\\n", end="")
+"""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        rank0 = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ended = run([sys.executable, "-c", program], rank0)
+    assert ended.lines("TOLD ") == ["[] 1"], ended.err
+
+
 def test_a_rank_that_is_interrupted_when_its_group_is_made_leaves_none_behind() -> None:
     program = """
 import colossalai_env, torch
-from colossalai_env.meeting import Meeting
-def interrupted(meeting):
+from colossalai_env._rendezvous.formed import Gathered
+connect = Gathered.connect
+def interrupted(*args):
+    connect(*args)
     raise KeyboardInterrupt
-Meeting.formed = interrupted
+Gathered.connect = interrupted
 try:
-    colossalai_env.init_from_env(timeout=20)
+    colossalai_env.init_from_env(timeout=120)
 except KeyboardInterrupt:
     print(f"TOLD {torch.distributed.is_initialized()}\\n", end="")
 """
@@ -188,7 +209,7 @@ except BaseException:
     pass
 threading.Event().wait(30)
 """)
-    program = "import sys, colossalai_env; colossalai_env.init_from_env(timeout=30, config=sys.argv[1] or None)"
+    program = "import sys, colossalai_env; colossalai_env.init_from_env(timeout=120, config=sys.argv[1] or None)"
     with Processes() as processes:
         port = free_port()
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -204,7 +225,7 @@ threading.Event().wait(30)
 def test_sigterm_ends_the_process_though_the_others_cannot_be_told() -> None:
     program = """
 import os, signal
-from colossalai_env.interrupts import interruptible
+from colossalai_env._signals import interruptible
 def tell(why): raise OSError(why)
 with interruptible(tell):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -254,7 +275,7 @@ import colossalai_env, torch.distributed as dist
 job = colossalai_env.init_from_env()
 try:
     colossalai_env.init_from_env()
-except colossalai_env.AlreadyInitialised as error:
+except colossalai_env.errors.AlreadyInitialized as error:
     assert "<string>:3" in str(error) and "close()" in str(error), error
 job.close(); job.close()
 assert not dist.is_initialized()
@@ -271,7 +292,7 @@ import colossalai_env, torch.distributed as dist
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 try:
     colossalai_env.init_from_env()
-except colossalai_env.AlreadyInitialised as error:
+except colossalai_env.errors.AlreadyInitialized as error:
     assert "without this library" in str(error), error
 else:
     raise SystemExit(1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from colossalai_env import machine
-from colossalai_env.machine import Machine, Managed
+from colossalai_env import _machine as machine
+from colossalai_env._machine import Machine, Managed
 from tests.devices import always
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import Environ
-from colossalai_env.nccl import MEANINGS, OTHER, Words
+from colossalai_env._nccl import MEANINGS, OTHER, Words
+from colossalai_env.resolver import Environ
 
 DETAIL = {
     "ncclSystemError": (

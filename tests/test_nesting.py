@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from colossalai_env import ConflictingResolvers, explain, resolve
-from colossalai_env.nesting import DOUBTFUL, MEANT, REFUSED, VERDICTS, Beside, Kind, Verdict
+from colossalai_env import explain, resolve
+from colossalai_env._nesting import DOUBTFUL, MEANT, REFUSED, VERDICTS, Beside, Kind, Verdict
+from colossalai_env.errors import ConflictingResolvers
 from colossalai_env.testing import Capture, captures
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/resolution.md"

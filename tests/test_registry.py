@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from colossalai_env import BrokenPlugin, RivalPlugins, UnknownResolver, registry, resolve
+from colossalai_env import _registry as registry
+from colossalai_env import resolve
+from colossalai_env.errors import BrokenPlugin, RivalPlugins, UnknownResolver
 
 GOOD = """
-from colossalai_env import Layer, Resolver, hookimpl, var
+from colossalai_env.resolver import Layer, Resolver, hookimpl, var
 
 @hookimpl
 def colossalai_env_resolvers():
     rows = {"rank": var("HOUSE_RANK"), "world_size": var("HOUSE_SIZE")}
-    return [Resolver(name="house", layer=Layer.MPI, present="HOUSE_RANK", **rows)]
+    return [Resolver(name="house", layer=Layer.MPI, detect="HOUSE_RANK", **rows)]
 """
 
 BARE = """
-from colossalai_env import Layer, hookimpl
+from colossalai_env.resolver import Layer, hookimpl
 
 class House:
     name = "house"
@@ -100,11 +102,20 @@ def test_two_resolvers_of_one_name_are_an_error_that_names_both_plugins(site: Si
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolver(): return []", "unknown hook"),
+        (
+            "from colossalai_env.resolver import hookimpl\n@hookimpl\ndef colossalai_env_resolver(): return []",
+            "unknown hook",
+        ),
         ("", "implements no hook"),
         (GOOD.replace("return [", "raise RuntimeError('boom'); return ["), "RuntimeError: boom"),
-        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(): return [1]", "returned 1"),
-        ("from colossalai_env import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(x): return []", "Argument"),
+        (
+            "from colossalai_env.resolver import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(): return [1]",
+            "returned 1",
+        ),
+        (
+            "from colossalai_env.resolver import hookimpl\n@hookimpl\ndef colossalai_env_resolvers(x): return []",
+            "Argument",
+        ),
         ("raise SystemExit('no licence')", "failed: SystemExit: no licence"),
         (BARE.replace("Layer.MPI", "3"), "layer of its .* is 3, expected a Layer"),
         (BARE.replace('"house"', "7"), "name of its .* is 7, expected a str"),
@@ -130,5 +141,5 @@ def test_a_plugin_that_cannot_work_is_named(site: Site, source: str, told: str) 
 
 def test_an_unknown_name_in_disable_lists_the_known_ones(site: Site) -> None:
     site.install("house-launcher", "house", GOOD)
-    with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_DISABLE names 'hose'.*house.*slurm"):
+    with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_DISABLE is 'hose'.*house.*slurm"):
         resolve(env={"COLOSSALAI_ENV_DISABLE": "hose"})

@@ -8,24 +8,19 @@ import pytest
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_torch import TORCH
 
-from colossalai_env import (
-    Answer,
-    ColossalaiEnvError,
+from colossalai_env import ColossalaiEnvError, DistSpec, explain, resolve
+from colossalai_env.errors import (
     ConflictingResolvers,
     ContradictoryVariables,
-    DistSpec,
-    Environ,
     IncompleteArguments,
-    Layer,
     MalformedVariable,
     MissingVariable,
-    NotAWorld,
+    NotLaunched,
     PartialEnvironment,
     ResolverDoesNotMatch,
     UnknownResolver,
-    explain,
-    resolve,
 )
+from colossalai_env.resolver import Answer, Environ, Layer
 
 OMPI = {
     "OMPI_COMM_WORLD_RANK": "1",
@@ -63,7 +58,7 @@ def test_an_unusable_inner_launcher_does_not_give_way_to_an_outer_one() -> None:
 
 def test_a_place_that_is_no_world_is_no_obstacle_to_an_inner_launcher() -> None:
     body = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "3"}
-    with pytest.raises(NotAWorld, match=r"srun python train\.py"):
+    with pytest.raises(NotLaunched, match=r"srun python train\.py"):
         resolve(env=body)
     assert resolve(env=body | OMPI).rank == 1
     assert resolve(env=body, rank=0, world_size=2, host="h", port=1).rank == 0
@@ -188,7 +183,7 @@ def test_rank_of_a_world_too_small_names_both_arguments() -> None:
 
 
 def test_ranks_that_count_nodes_are_refused_with_the_torchrun_command() -> None:
-    with pytest.raises(NotAWorld, match=r"torchrun --nnodes=\$WORLD_SIZE"):
+    with pytest.raises(NotLaunched, match=r"torchrun --nnodes=\$WORLD_SIZE"):
         resolve(env=BY_HAND | {"PET_NPROC_PER_NODE": "8"})
     assert resolve(env=BY_HAND | {"PET_NPROC_PER_NODE": "8", "LOCAL_RANK": "0"}).rank == 1
 
@@ -240,11 +235,11 @@ def test_a_malformed_address_is_named_with_its_value(
 
 
 def test_one_resolver_can_be_asked_alone() -> None:
-    with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_RESOLVER names 'slrum'.*slurm"):
+    with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_RESOLVER is 'slrum'.*slurm"):
         resolve(env={"COLOSSALAI_ENV_RESOLVER": "slrum"})
     with pytest.raises(ResolverDoesNotMatch, match=r"slurm was asked for alone.*seems to run under openmpi"):
         resolve(env=OMPI, resolver="slurm")
-    with pytest.raises(UnknownResolver, match="argument resolver names 'x'"):
+    with pytest.raises(UnknownResolver, match="argument resolver is 'x'"):
         resolve(env={}, resolver="x")
 
 
@@ -275,12 +270,12 @@ def test_explain_says_who_was_asked_who_won_and_where_each_value_came_from() -> 
     assert "torch           worker     no: no RANK, WORLD_SIZE" in text
     assert "rank              1  <- OMPI_COMM_WORLD_RANK" in text
     assert "port              4711  <- MASTER_PORT" in text
-    assert "node_rank         not said" in text
+    assert "node_rank         unknown" in text
 
 
 def test_explain_tells_errors_instead_of_raising_them() -> None:
     report = explain(env=BY_HAND | {"RANK": "x"})
-    assert "unusable: torch: RANK is 'x'" in str(report)
+    assert "invalid: torch: RANK is 'x'" in str(report)
     told: dict[str, Any] = json.loads(json.dumps(report.to_dict()))
     assert told["error"]["type"] == "MalformedVariable"
     assert {resolver["name"] for resolver in told["resolvers"]} > {"torch", "slurm", "openmpi", "hydra", "cli-args"}
@@ -291,7 +286,7 @@ def test_explain_as_a_dict_has_the_spec_and_its_sources() -> None:
     assert told["spec"]["host"] == "node1"
     assert told["sources"]["host"] == "MASTER_ADDR"
     (torch,) = [resolver for resolver in told["resolvers"] if resolver["name"] == TORCH.name]
-    assert (torch["won"], torch["verdict"], torch["layer"]) == (True, "claim", "worker")
+    assert (torch["won"], torch["answer"], torch["layer"]) == (True, "claim", "worker")
 
 
 def test_the_launch_of_by_hand_ranks_can_be_given_an_id() -> None:

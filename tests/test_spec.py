@@ -7,7 +7,9 @@ import attrs
 import pytest
 from hypothesis import given
 
-from colossalai_env import DistSpec, InvalidSpec, host_name, whole_number
+from colossalai_env import DistSpec
+from colossalai_env.errors import InvalidSpec
+from colossalai_env.resolver import host_name, whole_number
 from colossalai_env.testing import dist_specs
 
 

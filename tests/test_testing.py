@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from colossalai_env_cli import CLI_ARGS
+from colossalai_env_args import CLI_ARGS
 from colossalai_env_hydra import HYDRA
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
@@ -18,9 +18,12 @@ from colossalai_env_torch import TORCH
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from colossalai_env import Claim, DistSpec, Layer, NotMine, Resolver, Unusable, var
+from colossalai_env import DistSpec
+from colossalai_env.resolver import Claim, Invalid, Layer, NoMatch, Resolver, var
 from colossalai_env.testing import BrokenLaw, Capture, Layout, captures, environs, launch_as, layouts, replay
 from tests.processes import free_port
+
+pytestmark = pytest.mark.slow
 
 
 @given(st.from_type(DistSpec))
@@ -48,7 +51,7 @@ def test_local_ranks_need_not_follow_the_ranks() -> None:
     find(layouts(4), lambda layout: layout.local_ranks == (0, 2, 1), settings=FOUND)
 
 
-@pytest.mark.parametrize("kind", [Claim, NotMine, Unusable])
+@pytest.mark.parametrize("kind", [Claim, NoMatch, Invalid])
 def test_environments_are_whole_or_broken(kind: type[object]) -> None:
     find(environs(SLURM), lambda environ: isinstance(SLURM.resolve(environ), kind), settings=FOUND)
 
@@ -86,9 +89,7 @@ def test_a_place_that_is_no_world_must_be_refused() -> None:
     refused = next(one for one in captures() if "several tasks were asked for" in one.tasks[0].truth.get("why", ""))
     assert replay("slurm", refused) == ()
     number = var("SLURM_JOB_ID", read=lambda _: 0)
-    eager = Resolver(
-        name="eager", layer=Layer.STEP, present="SLURM_JOB_ID", rank=number, world_size=var("SLURM_NTASKS")
-    )
+    eager = Resolver(name="eager", layer=Layer.STEP, detect="SLURM_JOB_ID", rank=number, world_size=var("SLURM_NTASKS"))
     with pytest.raises(BrokenLaw, match="is no world"):
         replay(eager, refused)
 
@@ -114,7 +115,9 @@ def test_processes_are_started_as_the_launcher_would(resolver: Resolver, job_id:
     assert told == [[rank, local, host, resolver.name] for rank, local in enumerate([0, 0, 1, 1])]
 
 
-@pytest.mark.parametrize(("resolver", "job_id"), [(TORCH, "bed/0"), (HYDRA, "u"), (OPENMPI, "7")], ids=str)
+@pytest.mark.parametrize(
+    ("resolver", "job_id"), [(TORCH, "bed/0"), (HYDRA, "u"), (OPENMPI, "7")], ids=["torch", "hydra", "openmpi"]
+)
 def test_code_for_several_nodes_runs_on_one_machine(resolver: Resolver, job_id: str) -> None:
     """Hydra and Open MPI say no node's number: there one local rank for two tells that these are two nodes."""
     layout = attrs.evolve(TWO_NODES, port=free_port(), job_id=job_id)

@@ -2,9 +2,11 @@
 
 import pytest
 
-from colossalai_env import Environ, Layer, NotAWorld, NotMine, Resolver, explain, resolve, var
+from colossalai_env import explain, resolve
+from colossalai_env._unknown_launchers import LIGHTNING, MARKS, Mark, find
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import Environ, Layer, NoMatch, Resolver, var
 from colossalai_env.testing import Capture, captures
-from colossalai_env.unknown_launchers import LIGHTNING, MARKS, Mark, find
 
 REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("Lightning", {"NODE_RANK": "0", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "torchrun"),
@@ -83,14 +85,14 @@ ALONE: list[dict[str, str]] = [
 def test_a_process_of_a_launcher_that_nobody_knows_is_refused_by_name(
     launcher: str, env: dict[str, str], words: str
 ) -> None:
-    with pytest.raises(NotAWorld) as caught:
+    with pytest.raises(NotLaunched) as caught:
         resolve(env=env)
     refusal = str(caught.value)
     assert refusal.startswith(f"{launcher}: ")
     assert words in refusal
     assert 'COLOSSALAI_ENV_RESOLVER=single-process or pass resolver="single-process"' in refusal
     assert any(f"{name}={text!r}" in refusal for name, text in env.items())
-    assert str(explain(env=env)).endswith(f"NotAWorld: {refusal}")
+    assert str(explain(env=env)).endswith(f"NotLaunched: {refusal}")
 
 
 @pytest.mark.parametrize(("launcher", "env", "words"), REFUSED, ids=lambda item: item if isinstance(item, str) else "")
@@ -125,16 +127,16 @@ def test_a_launch_of_one_process_is_alone_without_a_word(env: dict[str, str]) ->
 EXAMPLES = [Environ(env) for _, env, _ in REFUSED] + [Environ(env) for _, env in DOUBTED]
 
 
-def knows_better(environ: Environ) -> NotMine:
+def knows_better(environ: Environ) -> NoMatch:
     """One process was asked for."""
     del environ
-    return NotMine("one process")
+    return NoMatch("one process")
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=lambda mark: f"{mark.launcher} {mark.marks[0]}")
 def test_a_row_gives_way_to_a_resolver_that_reads_its_mark_unless_several_launchers_set_it(mark: Mark) -> None:
     rank, size = var(mark.marks[0]), var("SIZE")
-    known = Resolver(name="known", layer=Layer.MPI, present=knows_better, rank=rank, world_size=size)
+    known = Resolver(name="known", layer=Layer.MPI, detect=knows_better, rank=rank, world_size=size)
     example = next(environ for environ in EXAMPLES if find(environ, []) is mark)
     assert (find(example, [known]) is mark) == mark.shared
 
@@ -142,7 +144,7 @@ def test_a_row_gives_way_to_a_resolver_that_reads_its_mark_unless_several_launch
 def test_a_child_of_lightnings_launcher_in_a_rank_of_open_mpi_is_refused_by_name() -> None:
     ompi = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
     child = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    with pytest.raises(NotAWorld, match=r"Lightning: .*NODE_RANK='0', LOCAL_RANK='1', WORLD_SIZE='2'.*torchrun"):
+    with pytest.raises(NotLaunched, match=r"Lightning: .*NODE_RANK='0', LOCAL_RANK='1', WORLD_SIZE='2'.*torchrun"):
         resolve(env=ompi | child)
     assert resolve(env=ompi | child | {"LOCAL_RANK": "0"}).resolver == "openmpi"
     assert LIGHTNING in MARKS

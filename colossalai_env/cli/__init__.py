@@ -19,7 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "who this process is in its job, who says so, and why not the others",
     "check": "whether this launch works: run it in place of the training script, under the launcher",
     "doctor": "whether this machine lets ranks meet: versions, devices, names, limits",
-    "plugins": "the resolvers that are installed, what they read, and what is disabled or broken",
+    "plugins": "the resolvers that are installed, what they read, and what is disabled or unusable",
     "new-plugin": "write a plugin for a launcher of your own: typed, tested, ready to be installed",
 }
 """The commands and what they tell. A command's module has the functions `arguments(parser)` and `run(options)`."""

@@ -21,15 +21,15 @@ from typing import Any
 
 import attrs
 
-from colossalai_env.addresses import OWN_NAME, addresses
-from colossalai_env.colossal import add_rank_options
-from colossalai_env.device import Accelerators
+from colossalai_env._addresses import OWN_NAME, addresses
+from colossalai_env._devices import Accelerators
+from colossalai_env._job import Job
+from colossalai_env._join import init_from_env
+from colossalai_env._launch import add_rank_options
+from colossalai_env._nccl import Words
+from colossalai_env._rendezvous.protocol.report import ranges_of
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError, listed, where
-from colossalai_env.init import init_from_env
-from colossalai_env.job import Job
-from colossalai_env.nccl import Words
-from colossalai_env.reply import ranges
 
 from . import picture
 from .jobmap import JobMap, Member, Sample, amount, duration, rate
@@ -205,13 +205,13 @@ def _sums(job: Job) -> tuple[str, ...]:
 
 
 def wrong_sums(outcomes: Sequence[Sequence[int]], expected: int) -> tuple[str, ...]:
-    """Say which ranks got something else than what was expected, by what they got."""
+    """Return which ranks got something else than what was expected, by what they got."""
     wrong: dict[str, list[int]] = {}
     for rank, got in enumerate(outcomes):
         if list(got) != [expected]:
             wrong.setdefault(listed([str(value) for value in got[:3]]), []).append(rank)
     return tuple(
-        f"rank(s) {ranges(ranks)} got {got} as the sum over all ranks, expected {expected}"
+        f"rank(s) {ranges_of(ranks)} got {got} as the sum over all ranks, expected {expected}"
         for got, ranks in wrong.items()
     )
 

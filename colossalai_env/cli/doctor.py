@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 
 import attrs
 
-from colossalai_env import hardware
-from colossalai_env.addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
-from colossalai_env.derived import LOWEST_PORT, PORT_LIMIT
-from colossalai_env.device import Accelerators, unusable
+from colossalai_env import _hardware as hardware
+from colossalai_env._addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
+from colossalai_env._calls import Call, start
+from colossalai_env._derived import LOWEST_PORT, PORT_LIMIT
+from colossalai_env._devices import Accelerators, unusable
+from colossalai_env._registry import disabled, installed, resolvers
+from colossalai_env._rendezvous.listener import largest_world
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
-from colossalai_env.listener import largest_world
-from colossalai_env.registry import disabled, installed, resolvers
-from colossalai_env.store import Task, start
 
 from .output import show_json, show_table
 
@@ -125,7 +125,7 @@ def _torch(environ: Environ) -> Iterator[Finding]:
 
 
 def devices(here: Accelerators, environ: Environ) -> Finding:
-    """Tell what init_from_env would find, by the same rule."""
+    """Return what init_from_env would find, by the same rule."""
     set_here = ", ".join(f"{name} is {value!r}" for name, value in environ.found(hardware.CHOOSING["AMD"]))
     trouble = unusable(hardware.built_for(), environ)
     if here.visible:
@@ -173,7 +173,7 @@ def _names() -> Iterator[Finding]:
         yield Finding(OK, "reverse DNS", f"{own} {named}, in {took * 1000:.0f} ms")
 
 
-def _looked_up(call: Callable[[], T]) -> tuple[Task[T], float]:
+def _looked_up(call: Callable[[], T]) -> tuple[Call[T], float]:
     """Make a call that may ask DNS, which has no limit of its own; return it and the seconds that it took."""
     began = time.monotonic()
     task = start(call)
@@ -181,11 +181,11 @@ def _looked_up(call: Callable[[], T]) -> tuple[Task[T], float]:
     return task, time.monotonic() - began
 
 
-def _delay(task: Task[Any], took: float) -> str:
+def _delay(task: Call[Any], took: float) -> str:
     return f"took {'' if task.done.is_set() else 'more than '}{took:.1f} s"
 
 
-def _own_name(name: str, task: Task[tuple[str, ...]], took: float, own: str) -> Finding:
+def _own_name(name: str, task: Call[tuple[str, ...]], took: float, own: str) -> Finding:
     topic, entry = "host name", f"add '{own} {name}' to /etc/hosts here and on the other hosts"
     if not task.done.is_set() or took >= STALLED:
         return Finding(WRONG, topic, f"{name} {_delay(task, took)} to look up", f"{entry}, or mend resolv.conf")

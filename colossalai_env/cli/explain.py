@@ -18,9 +18,9 @@ from typing import Any, cast
 
 import attrs
 
+from colossalai_env._explain import Explanation, explain
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
-from colossalai_env.report import Explanation, explain
 
 from .output import on_terminal, show_json, show_table, show_text
 
@@ -83,7 +83,7 @@ def _show(explanation: Explanation) -> None:
         show_text(str(explanation))
         return
     report = explanation.to_dict()
-    rows = [[item["name"], item["layer"], _verdict(item)] for item in report["resolvers"]]
+    rows = [[item["name"], item["layer"], _answer(item)] for item in report["resolvers"]]
     show_table(["resolver", "layer", "answer"], rows)
     for warning in report["warnings"]:
         show_text(f"Warning: {warning}")
@@ -93,18 +93,15 @@ def _show(explanation: Explanation) -> None:
     fields = report["spec"].items()
     show_table(
         ["field", "value", "from"],
-        [
-            [name, "not said" if value is None else str(value), report["sources"].get(name, "")]
-            for name, value in fields
-        ],
+        [[name, "unknown" if value is None else str(value), report["sources"].get(name, "")] for name, value in fields],
     )
 
 
-def _verdict(item: Mapping[str, Any]) -> str:
-    if item["verdict"] == "claim":
+def _answer(item: Mapping[str, Any]) -> str:
+    if item["answer"] == "claim":
         return f"{'wins' if item['won'] else 'outranked'}: rank {item['rank']} of {item['world_size']}"
     partial = f", only {', '.join(item['found'])} set" if item.get("found") else ""
-    return f"{'no' if item['verdict'] == 'not mine' else 'unusable'}: {item['reason']}{partial}"
+    return f"{'no' if item['answer'] == 'no match' else 'invalid'}: {item['reason']}{partial}"
 
 
 def captured(path: str) -> Captured | tuple[Captured, ...]:

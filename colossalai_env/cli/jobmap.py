@@ -6,9 +6,9 @@ from typing import Any
 
 import attrs
 
-from colossalai_env.addresses import is_loopback
+from colossalai_env._addresses import is_loopback
+from colossalai_env._rendezvous.protocol.report import ranges_of
 from colossalai_env.errors import listed
-from colossalai_env.reply import ranges
 
 SKEW = 1.0
 """Seconds between two hosts' clocks from which they are worth a word."""
@@ -68,7 +68,7 @@ class Node:
     @property
     def ranks(self) -> str:
         """Its ranks, as people write them."""
-        return ranges(member.rank for member in self.members)
+        return ranges_of(member.rank for member in self.members)
 
     @property
     def devices(self) -> str:
@@ -78,7 +78,7 @@ class Node:
             kind, _, index = member.device.partition(":")
             kinds.setdefault((kind, member.model), []).extend([int(index)] if index else [])
         return ", ".join(
-            f"{kind}{':' + ranges(found) if found else ''}{f' ({model})' if model else ''}"
+            f"{kind}{':' + ranges_of(found) if found else ''}{f' ({model})' if model else ''}"
             for (kind, model), found in kinds.items()
         )
 
@@ -137,7 +137,7 @@ class JobMap:
                     "node_rank": node.number,
                     "host": node.host,
                     "marks": list(node.marks),
-                    "ranks": [{**attrs.asdict(member), "cores": ranges(member.cores)} for member in node.members],
+                    "ranks": [{**attrs.asdict(member), "cores": ranges_of(member.cores)} for member in node.members],
                 }
                 for node in self.nodes()
             ],
@@ -155,12 +155,12 @@ class JobMap:
 
 
 def _marks(members: Sequence[Member], everywhere: Sequence[Sequence[Member]]) -> Iterator[str]:
-    """Say what is odd about one node among all."""
+    """Describe what is odd about one node among all."""
     yield from _unlike(_count(len(members)), [_count(len(others)) for others in everywhere])
     yield from _unlike(_models(members), [_models(others) for others in everywhere])
     idle = [member.rank for member in members if member.device.startswith("cpu") and member.accelerators]
     if idle:
-        yield f"rank(s) {ranges(idle)} on the CPU beside accelerators"
+        yield f"rank(s) {ranges_of(idle)} on the CPU beside accelerators"
     threads, cores = sum(member.threads for member in members), len({core for one in members for core in one.cores})
     if len(members) > cores:
         yield f"{len(members)} ranks share {cores} core{'s' if cores > 1 else ''}"
@@ -176,7 +176,7 @@ def _marks(members: Sequence[Member], everywhere: Sequence[Sequence[Member]]) ->
 
 
 def _unlike(here: str, everywhere: Sequence[str]) -> Iterator[str]:
-    """Say what a node has that is not what most nodes have, or the first where there is no most."""
+    """Describe what a node has that is not what most nodes have, or the first where there is no most."""
     usual, times = Counter(everywhere).most_common(1)[0]
     if here != usual:
         yield f"{here} here, {usual} on {f'each of {times} others' if times > 1 else 'another'}"

@@ -13,8 +13,8 @@ import re
 from importlib import import_module
 from importlib.metadata import version
 
+from colossalai_env._registry import installed, resolvers
 from colossalai_env.environ import Environ
-from colossalai_env.registry import installed, resolvers
 from colossalai_env.resolver import Resolver
 
 from .output import show_json, show_text

@@ -14,13 +14,13 @@ STYLES = {
     "disabled": "yellow",
     "empty": "yellow",
     "wrong": "red",
-    "broken": "red",
+    "unusable": "red",
 }
 """What words of state look like on a terminal."""
 
 
 def on_terminal() -> bool:
-    """Tell whether a person watches: standard output is a terminal, or FORCE_COLOR is set.
+    """Return whether a person watches: standard output is a terminal, or FORCE_COLOR is set.
 
     Open MPI gives each rank a pseudo-terminal even where mpirun's own output is piped; that one has no width.
     """
@@ -39,7 +39,7 @@ def show_error(error: Exception) -> None:
 
 
 def show_text(text: str) -> None:
-    """Print a text as it is; end the process with 1 where nobody takes it, quietly where a pipe's reader has left."""
+    """Print a text as it is; end the process with 1 where that fails, quietly where a pipe's reader has left."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

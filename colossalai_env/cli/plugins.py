@@ -1,4 +1,4 @@
-"""List the resolvers that are installed: whose they are, what they read, and what is disabled or broken and why.
+"""List the resolvers that are installed: whose they are, what they read, and what is disabled or unusable and why.
 
 Example:
   COLOSSALAI_ENV_DISABLE=hydra colossalai-env plugins
@@ -8,9 +8,9 @@ Example:
 import argparse
 from typing import Any
 
+from colossalai_env._registry import DISABLE, Plugin, Registered, disabled, installed, load, resolvers
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
-from colossalai_env.registry import DISABLE, Plugin, Registered, disabled, installed, load, resolvers
 
 from .output import show_json, show_table, show_text
 
@@ -24,11 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """List; the code is 1 where a plugin is broken or two bear one name."""
+    """List; the code is 1 where a plugin is unusable or two have one name."""
     environ, plugins = Environ.snapshot(), installed()
     without = disabled(environ, plugins)
     found = [row for plugin in plugins for row in _rows(plugin, plugin.name in without)]
-    problems = [row["problem"] for row in found if row["state"] == "broken"]
+    problems = [row["problem"] for row in found if row["state"] == "unusable"]
     if not problems:
         try:
             resolvers(environ)
@@ -66,7 +66,7 @@ def _rows(plugin: Plugin, is_disabled: bool) -> list[dict[str, Any]]:
     try:
         rows = [{**row, **_told(item)} for item in load([plugin])]
     except ColossalaiEnvError as error:
-        return [{**row, "state": "broken", "problem": str(error)}]
+        return [{**row, "state": "unusable", "problem": str(error)}]
     return rows or [{**row, "state": "empty", "problem": "its hook brings no resolver"}]
 
 

@@ -3,11 +3,11 @@
 from .broken_law import BrokenLaw
 from .captures import Capture, Task, captures
 from .contract import ResolverContract
+from .environments import environs
 from .launching import Ended, launch_as
 from .layouts import Layout
 from .replay import replay
 from .strategies import dist_specs, host_lists, layouts
-from .surroundings import environs
 
 __all__ = [
     "BrokenLaw",

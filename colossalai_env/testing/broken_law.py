@@ -2,7 +2,7 @@
 
 import attrs
 
-from colossalai_env import Environ
+from colossalai_env.resolver import Environ
 
 
 @attrs.define

@@ -2,7 +2,8 @@
 
 import attrs
 
-from colossalai_env import Answer, Claim, ColossalaiEnvError, DistSpec, NotMine, Unusable
+from colossalai_env import ColossalaiEnvError, DistSpec
+from colossalai_env.resolver import Answer, Claim, Invalid, NoMatch
 
 
 def without_id(answer: DistSpec | ColossalaiEnvError) -> DistSpec | ColossalaiEnvError:
@@ -17,15 +18,15 @@ def plain(answer: Answer | DistSpec | ColossalaiEnvError) -> object:
     """Return what can be compared: specs with their sources, errors by their words."""
     if isinstance(answer, Claim):
         return plain(answer.spec)
-    if isinstance(answer, Unusable):
+    if isinstance(answer, Invalid):
         return plain(answer.error)
     if isinstance(answer, DistSpec):
         return answer, dict(answer.sources)
-    return answer if isinstance(answer, NotMine) else (type(answer), str(answer))
+    return answer if isinstance(answer, NoMatch) else (type(answer), str(answer))
 
 
 def described(answer: Answer) -> str:
     """Return the answer in words."""
     if isinstance(answer, Claim):
         return f"Claim({answer.spec})"
-    return f"NotMine({answer.reason})" if isinstance(answer, NotMine) else f"Unusable({answer.error})"
+    return f"NoMatch({answer.reason})" if isinstance(answer, NoMatch) else f"Invalid({answer.error})"

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import attrs
 
-from colossalai_env import Environ
+from colossalai_env.resolver import Environ
 
 EFFECTS = (
     "ctypes.", "fcntl.", "glob.", "http.", "mmap.", "open", "os.", "pty.", "shutil.", "signal.", "socket.", "sqlite3.",
@@ -65,7 +65,7 @@ def _hear(event: str, args: tuple[object, ...]) -> None:
 
 
 def _importing() -> bool:
-    """Tell whether it is the import system itself that acts: a module may be imported when it is needed."""
+    """Return whether it is the import system itself that acts: a module may be imported when it is needed."""
     frame = inspect.currentframe()
     caller = frame and frame.f_back and frame.f_back.f_back
     return caller is not None and caller.f_code.co_filename.startswith("<frozen importlib")

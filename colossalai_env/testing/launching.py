@@ -11,10 +11,11 @@ from typing import IO
 
 import attrs
 
-from colossalai_env import Claim, DistSpec, Environ, Resolver, ResolverProtocol
-from colossalai_env.combination import MASTER
-from colossalai_env.registry import resolvers
-from colossalai_env.resolution import examine
+from colossalai_env import DistSpec
+from colossalai_env._combination import MASTER
+from colossalai_env._registry import resolvers
+from colossalai_env._resolution import examine
+from colossalai_env.resolver import Claim, Environ, Resolver, ResolverProtocol
 
 from .layouts import Layout
 
@@ -48,7 +49,7 @@ def launch_as(
     is read from are added to it. `env` is added to this process's variables; those of other launchers are left out.
 
     After `seconds`, or when this call is interrupted, the processes that are left are killed, with what they started.
-    Raises ``ValueError`` for a layout with an agent's store, which nobody here would serve, ``InvalidSpec`` for one
+    Raises ``ValueError`` for a layout with an agent's store, which no process here would serve, ``InvalidSpec`` for one
     that the launcher cannot do, and ``RuntimeError`` where other variables of this process would hide the launcher's.
     """
     if layout.agent_store:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from colossalai_env import ColossalaiEnvError, DistSpec, Environ, NotAWorld, ResolverProtocol, explain
-from colossalai_env.registry import resolvers
+from colossalai_env import ColossalaiEnvError, DistSpec, explain
+from colossalai_env._registry import resolvers
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import Environ, ResolverProtocol
 
 from .broken_law import BrokenLaw
 from .captures import Capture, Task
@@ -28,7 +30,7 @@ def replay(resolver: ResolverProtocol | str | None, capture: Capture) -> tuple[D
         resolution = explain(env=task.variables, argv=task.argv, resolver=resolver).resolution
         found = resolution.outcome
         if isinstance(found, ColossalaiEnvError):
-            if isinstance(found, NotAWorld) and (refused or not _known(found.resolver)):
+            if isinstance(found, NotLaunched) and (refused or not _known(found.resolver)):
                 unknown += [] if refused else [here]
                 continue
             raise BrokenLaw(asked, f"{here} is refused: {found}") from found

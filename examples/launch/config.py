@@ -1,4 +1,4 @@
-"""What the example is told to do; a config file in Python may compute its values."""
+"""The values of the example; a config file in Python may compute them."""
 
 from math import isqrt
 

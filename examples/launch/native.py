@@ -1,4 +1,4 @@
-"""Started by hand, once for each rank, with everything said on the command line."""
+"""Started by hand, once for each rank, with everything given on the command line."""
 
 from training import train
 

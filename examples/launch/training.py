@@ -10,7 +10,7 @@ from colossalai_env import Job
 
 
 def train(job: Job) -> float:
-    """Train as the job's config says; rank 0 tells how it went. Return the last loss."""
+    """Train as the job's config states; rank 0 prints the result. Return the last loss."""
     config = job.config
     samples = torch.rand(config.SAMPLES, 1)  # the same on all ranks: they have one seed
     inputs = samples[job.rank :: job.world_size].to(job.device)

@@ -7,17 +7,16 @@ one command. The port comes from a token that rank 0 publishes.
 
 from collections.abc import Iterable, Mapping
 
-from colossalai_env import (
+from colossalai_env.errors import InvalidSpec
+from colossalai_env.resolver import (
     DistSpec,
     Environ,
-    InvalidSpec,
+    HostAnswer,
+    HostQuery,
     Layer,
-    Located,
-    NotMine,
+    NoMatch,
     Resolver,
-    Way,
     all_of,
-    derive,
     hookimpl,
     var,
 )
@@ -25,29 +24,17 @@ from colossalai_env import (
 marked = all_of("MPI_APPNUM", "MPI_UNIVERSE_SIZE")
 
 
-def by_gforker(environ: Environ) -> NotMine | None:
+def by_gforker(environ: Environ) -> NoMatch | None:
     """MPI_APPNUM and MPI_UNIVERSE_SIZE are set beside PMI_RANK or PMI_SIZE, which are not those of a task of Flux."""
     if "PMI_RANK" not in environ and "PMI_SIZE" not in environ:
-        return NotMine("no PMI_RANK or PMI_SIZE")
+        return NoMatch("no PMI_RANK or PMI_SIZE")
     pmi, flux = (
         [environ.get(name) for name in names]
         for names in (("PMI_RANK", "PMI_SIZE"), ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"))
     )
     if pmi == flux:
-        return NotMine("PMI_RANK and PMI_SIZE are those of a task of Flux")
+        return NoMatch("PMI_RANK and PMI_SIZE are those of a task of Flux")
     return marked(environ)
-
-
-def one_host(mark: str) -> int:
-    """Return how many hosts gforker has."""
-    del mark
-    return 1
-
-
-def first_host(mark: str) -> int:
-    """Return the index of gforker's one host."""
-    del mark
-    return 0
 
 
 def emulated(spec: DistSpec) -> Mapping[str, str]:
@@ -58,7 +45,7 @@ def emulated(spec: DistSpec) -> Mapping[str, str]:
     return {"MPI_APPNUM": "0", "MPI_UNIVERSE_SIZE": "-1", "PMI_RANK": str(spec.rank), "PMI_SIZE": str(spec.world_size)}
 
 
-def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Ask over the channel that each process inherits; what that takes is imported when it is needed."""
     from colossalai_env_mpi.pmi import ask
 
@@ -70,15 +57,13 @@ def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
 GFORKER = Resolver(
     name="mpich-gforker",
     layer=Layer.MPI,
-    present=by_gforker,
+    detect=by_gforker,
     rank=var("PMI_RANK"),
     world_size=var("PMI_SIZE"),
     local_rank=var("PMI_RANK"),
     local_world_size=var("PMI_SIZE"),
-    node_rank=derive(first_host, "MPI_UNIVERSE_SIZE"),
-    num_nodes=derive(one_host, "MPI_UNIVERSE_SIZE"),
     emulated=emulated,
-    locate=(Way("pmi", ask_pmi),),
+    locate=(HostQuery("pmi", ask_pmi),),
     doc=__doc__,
 )
 

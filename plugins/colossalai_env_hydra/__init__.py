@@ -7,17 +7,29 @@ says the world's size.
 
 from collections.abc import Iterable
 
-from colossalai_env import DistSpec, Environ, Layer, Located, NotAWorld, NotMine, Resolver, Way, any_of, hookimpl, var
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import (
+    DistSpec,
+    Environ,
+    HostAnswer,
+    HostQuery,
+    Layer,
+    NoMatch,
+    Resolver,
+    any_of,
+    hookimpl,
+    var,
+)
 
 
-def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask_pmi(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Ask Hydra's proxy; what that takes is imported when it is needed."""
     from colossalai_env_mpi.pmi import ask
 
     return ask(spec, environ, seconds)
 
 
-def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Broadcast by mpi4py, where its library is MPICH's or Intel's."""
     from colossalai_env_mpi import broadcast
 
@@ -28,11 +40,11 @@ def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | st
 marked = any_of("MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 
 
-def by_hydra(environ: Environ) -> NotMine | None:
+def by_hydra(environ: Environ) -> NoMatch | None:
     """Any of MPI_LOCALRANKID, MPI_LOCALNRANKS is set."""
     absent = marked(environ)
     if absent is None and "PMI_PORT" in environ and "PMI_FD" not in environ:
-        raise NotAWorld(
+        raise NotLaunched(
             "hydra",
             "mpiexec was told -pmi-port, with which the world's size is said over that port alone",
             environ.found(["PMI_ID", "PMI_PORT"]),
@@ -45,13 +57,13 @@ def by_hydra(environ: Environ) -> NotMine | None:
 HYDRA = Resolver(
     name="hydra",
     layer=Layer.MPI,
-    present=by_hydra,
+    detect=by_hydra,
     rank=var("PMI_RANK"),
     world_size=var("PMI_SIZE"),
     local_rank=var("MPI_LOCALRANKID"),
     local_world_size=var("MPI_LOCALNRANKS"),
     job_id=var("I_MPI_HYDRA_UUID", required=False),
-    locate=(Way("pmi", ask_pmi), Way("mpi4py", ask_mpi4py)),
+    locate=(HostQuery("pmi", ask_pmi), HostQuery("mpi4py", ask_mpi4py)),
     doc=__doc__,
 )
 

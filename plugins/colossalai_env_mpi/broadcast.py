@@ -8,7 +8,8 @@ import secrets
 import time
 from typing import Any
 
-from colossalai_env import CannotLocate, DistSpec, Located, host_name, own_address
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import DistSpec, HostAnswer, host_name, own_address
 
 from .mpi import own_mpi, start
 
@@ -16,7 +17,7 @@ LONGEST = 256
 """Bytes of what is broadcast: rank 0's address, a space, and a token that serves where the launcher gives no job id."""
 
 
-def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds: float) -> Located | str:
+def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds: float) -> HostAnswer | str:
     """Broadcast rank 0's address with mpi4py, if its library's version begins with one of `families`."""
     mpi = own_mpi(families)
     if isinstance(mpi, str):
@@ -35,7 +36,7 @@ def broadcast(resolver: str, families: tuple[str, ...], spec: DistSpec, seconds:
         raise CannotLocate(resolver, "mpi4py", f"the broadcast did not end within {seconds:.0f} s")
     host, _, token = told.partition(" ")
     try:
-        return Located(host_name(host), "mpi4py broadcast", token)
+        return HostAnswer(host_name(host), "mpi4py broadcast", token)
     except ValueError as expected:
         raise CannotLocate(resolver, "mpi4py", f"rank 0 said {host!r}, expected {expected}") from None
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from colossalai_env import CannotLocate
+from colossalai_env.errors import CannotLocate
 
 from .process import mpi_runs
 

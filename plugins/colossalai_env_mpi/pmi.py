@@ -3,7 +3,7 @@
 Facts: MPICH's sources of the PMI-1 wire protocol, and runs of MPICH 4.3 and 5.0 and Intel MPI 2021.18 and 2021.19.
 An exchange leaves a later MPI_Init intact unless PMI was finalized. A process that ends without either a finalize
 or MPI makes Hydra kill its neighbours. With the finalize Hydra closes its end, for later programs of the task too;
-what it answered before, and nobody read, waits in the channel for them.
+what it answered before, and was never read, waits in the channel for them.
 """
 
 import atexit
@@ -17,7 +17,8 @@ import time
 
 import attrs
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located, host_name, own_address
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import DistSpec, Environ, HostAnswer, host_name, own_address
 
 from .process import ancestors, mpi_has_begun, mpi_may_follow
 
@@ -83,7 +84,7 @@ class Channel:
                 return b""
 
     def has_ended(self) -> bool:
-        """Tell whether the other end is closed."""
+        """Return whether the other end is closed."""
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
@@ -138,7 +139,7 @@ class _Exchange:
 
     pid: int
     channel: Channel
-    outcome: Located | CannotLocate
+    outcome: HostAnswer | CannotLocate
     space: str = ""
     finalized: bool = False
 
@@ -146,7 +147,7 @@ class _Exchange:
 _begun: list[_Exchange] = []
 
 
-def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Let rank 0 publish its address, and all ranks read it; done once, and never again by a forked child."""
     if _begun:
         return _result(_begun[0])
@@ -173,13 +174,13 @@ def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
     return exchange.outcome
 
 
-def _result(exchange: _Exchange) -> Located:
+def _result(exchange: _Exchange) -> HostAnswer:
     if isinstance(exchange.outcome, CannotLocate):
         raise exchange.outcome
     return exchange.outcome
 
 
-def _exchanged(exchange: _Exchange, rank: int) -> Located:
+def _exchanged(exchange: _Exchange, rank: int) -> HostAnswer:
     channel = exchange.channel
     channel.send("init", "response_to_init", pmi_version=1, pmi_subversion=1)
     longest = channel.word("vallen_max", "get_maxes", "maxes")
@@ -193,11 +194,11 @@ def _exchanged(exchange: _Exchange, rank: int) -> Located:
     return _located(channel, channel.word("value", "get", "get_result", kvsname=space, key=KEY))
 
 
-def _located(channel: Channel, value: str, how: str = "") -> Located:
+def _located(channel: Channel, value: str, how: str = "") -> HostAnswer:
     """Read what rank 0 published: its address, and a token that serves where the launcher gives no job id."""
     host, _, token = value.rpartition("/")
     try:
-        return Located(host_name(host), f"PMI-1 of mpiexec{how}", token)
+        return HostAnswer(host_name(host), f"PMI-1 of mpiexec{how}", token)
     except ValueError as expected:
         raise channel.cannot(f"rank 0 published {value!r}, expected {expected} and a token") from None
 
@@ -220,7 +221,7 @@ def _descriptor(environ: Environ) -> int | str:
 
 
 def _finalize() -> None:
-    """Say goodbye to the proxy, unless MPI has taken the channel over, which says it itself.
+    """Report this rank's end to the proxy, unless MPI has taken the channel over, which says it itself.
 
     Before, ask once more, and leave the answer for the next program of this task: the goodbye closes the channel.
     """

@@ -30,17 +30,17 @@ def mapped_libraries(beginning: str, pid: int | str = "self") -> list[str]:
 
 
 def mpi_has_begun() -> bool:
-    """Tell whether MPI has been initialised in this process, without bringing it in."""
+    """Return whether MPI has been initialised in this process, without bringing it in."""
     return any(_says(path, "MPI_Initialized") for path in mapped_libraries("libmpi"))
 
 
 def mpi_runs(families: tuple[str, ...] = ("",)) -> bool:
-    """Tell whether an MPI whose version begins with one of `families` is initialised in this process, and not over."""
+    """Return whether an MPI whose version begins with one of `families` is initialised here, and not finalised."""
     return any(_says(path, "MPI_Initialized") for path in _not_finalized(families))
 
 
 def mpi_waits(families: tuple[str, ...]) -> bool:
-    """Tell whether a libmpi whose version begins with one of `families` is loaded and could still be initialised."""
+    """Return whether a libmpi whose version begins with one of `families` is loaded and could still be initialised."""
     return bool(_not_finalized(families)) and not mpi_runs(families)
 
 
@@ -50,7 +50,7 @@ def _not_finalized(families: tuple[str, ...]) -> list[str]:
 
 
 def mpi_may_follow(backend: str | None) -> bool:
-    """Tell whether this process could still call MPI_Init: mpi4py is there, libmpi is mapped, or the backend is MPI."""
+    """Return whether this process could still call MPI_Init: by mpi4py, a mapped libmpi, or the backend MPI."""
     return find_spec("mpi4py") is not None or bool(mapped_libraries("libmpi")) or backend == "mpi"
 
 

@@ -7,10 +7,10 @@ is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpi
 
 from collections.abc import Iterable
 
-from colossalai_env import DistSpec, Environ, Layer, Located, Resolver, Way, any_of, hookimpl, var
+from colossalai_env.resolver import DistSpec, Environ, HostAnswer, HostQuery, Layer, Resolver, any_of, hookimpl, var
 
 
-def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Initialise MPI by mpi4py, where its library is Open MPI's, and ask by it; imported when it is needed."""
     from .pmix import ask_with_mpi
 
@@ -18,7 +18,7 @@ def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> Located | st
     return ask_with_mpi(environ, seconds)
 
 
-def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Ask mpirun's daemon; what that takes is imported when it is needed."""
     from .pmix import ask
 
@@ -28,13 +28,13 @@ def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
 OPENMPI = Resolver(
     name="openmpi",
     layer=Layer.MPI,
-    present=any_of("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    detect=any_of("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     rank=var("OMPI_COMM_WORLD_RANK"),
     world_size=var("OMPI_COMM_WORLD_SIZE"),
     local_rank=var("OMPI_COMM_WORLD_LOCAL_RANK"),
     local_world_size=var("OMPI_COMM_WORLD_LOCAL_SIZE", required=False),
     job_id=var("PMIX_NAMESPACE", required=False),
-    locate=(Way("mpi4py", ask_mpi4py), Way("pmix", ask_pmix)),
+    locate=(HostQuery("mpi4py", ask_mpi4py), HostQuery("pmix", ask_pmix)),
     doc=__doc__,
 )
 

@@ -109,7 +109,7 @@ class Client:
 
 
 def host_of_rank_zero(client: Client, namespace: bytes, tell: Callable[[str, str], object]) -> None:
-    """Tell the name of rank 0's host, and then what leads there, or that this is the host itself.
+    """Pass on the name of rank 0's host, and then what leads there, or that this is the host itself.
 
     From another host, a name that leads back to the asking one, as loopback does, counts only where none leads away.
     """
@@ -133,7 +133,7 @@ def addresses(host: str) -> list[str]:
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is an address and no name."""
+    """Return whether a text is an address and no name."""
     try:
         socket.getaddrinfo(text.encode(), None, flags=socket.AI_NUMERICHOST)
     except OSError:
@@ -142,7 +142,7 @@ def is_address(text: str) -> bool:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is this host's own, such as loopback: no other host is reached by it."""
+    """Return whether an address is this host's own, such as loopback: no other host is reached by it."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as own:
             own.bind((address, 0))

@@ -17,7 +17,8 @@ from threading import Thread
 
 from colossalai_env_mpi import ancestors, mapped_libraries, mpi_runs, mpi_waits, own_mpi, start
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located, host_name, own_address
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import DistSpec, Environ, HostAnswer, host_name, own_address
 
 from .client import PATIENCE, Client, PmixError
 from .session import keep, recall
@@ -34,14 +35,14 @@ SPENT = ": mpirun has one conversation with each task, and an earlier program of
 SPENT_STATUS = ("PMIx status -17", "PMIx status -46")
 """How 4.1.8 and 4.1.4 answer where PMIx has been finalized in this task before."""
 
-_told: dict[str, Located] = {}
+_told: dict[str, HostAnswer] = {}
 """What was told, by namespace; a forked child keeps it too."""
 
 
-def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
+def ask(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
     """Ask by this process's MPI if it runs, and otherwise by a child, if no MPI can follow in this process."""
 
-    def asked() -> Located | str:
+    def asked() -> HostAnswer | str:
         if mpi_runs(families(environ)):
             return _in_process("pmix", environ, seconds)
         own_mpi(families(environ))
@@ -52,10 +53,10 @@ def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | str:
     return _once(environ, asked)
 
 
-def ask_with_mpi(environ: Environ, seconds: float) -> Located | str:
+def ask_with_mpi(environ: Environ, seconds: float) -> HostAnswer | str:
     """Initialise MPI by mpi4py, if its library is the launcher's, and ask by it: so it was not broken by asking."""
 
-    def asked() -> Located | str:
+    def asked() -> HostAnswer | str:
         mpi = own_mpi(families(environ))
         if isinstance(mpi, str):
             return mpi
@@ -74,19 +75,19 @@ def families(environ: Environ) -> tuple[str, ...]:
     return (f"Open MPI v{series}{dot}",)
 
 
-def _once(environ: Environ, asked: Callable[[], Located | str]) -> Located | str:
+def _once(environ: Environ, asked: Callable[[], HostAnswer | str]) -> HostAnswer | str:
     """Ask, unless this process or an earlier program of this task has asked: 4.1 answers each task once."""
     namespace = environ.get("PMIX_NAMESPACE")
     if namespace is None:
         return "PMIX_NAMESPACE is not set"
     found = _told.get(namespace) or recall(environ) or asked()
-    if isinstance(found, Located) and namespace not in _told:
+    if isinstance(found, HostAnswer) and namespace not in _told:
         _told[namespace] = found
         keep(environ, found)
     return found
 
 
-def _in_process(way: str, environ: Environ, seconds: float) -> Located:
+def _in_process(way: str, environ: Environ, seconds: float) -> HostAnswer:
     """Exchange rank 0's address by the PMIx that MPI has brought into this process; on a thread: it knows no limit."""
     told: list[str] = []
     failed: list[Exception] = []
@@ -111,7 +112,7 @@ def _in_process(way: str, environ: Environ, seconds: float) -> Located:
     return _located(told[0], "PMIx: the address that rank 0 published")
 
 
-def _by_child(environ: Environ, seconds: float) -> Located:
+def _by_child(environ: Environ, seconds: float) -> HostAnswer:
     told = _told_by_child(environ, seconds)
     if "host" in told:
         key = "pmix.hname" if told["host"] == told["name"] else "pmix.alias"
@@ -146,9 +147,9 @@ def _last_line(printed: bytes) -> str:
     return problem + (SPENT if problem.endswith(SPENT_STATUS) else "")
 
 
-def _located(host: str, source: str) -> Located:
+def _located(host: str, source: str) -> HostAnswer:
     try:
-        return Located(host_name(host), source)
+        return HostAnswer(host_name(host), source)
     except ValueError as expected:
         raise _cannot(f"rank 0's host is {host!r}, expected {expected}") from None
 

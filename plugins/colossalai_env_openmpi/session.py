@@ -11,14 +11,14 @@ import os
 import stat
 from pathlib import Path
 
-from colossalai_env import Environ, Located, host_name
+from colossalai_env.resolver import Environ, HostAnswer, host_name
 
 log = logging.getLogger("colossalai_env")
 
 TOLD_BEFORE = ", told to an earlier program of this task"
 
 
-def keep(environ: Environ, found: Located) -> None:
+def keep(environ: Environ, found: HostAnswer) -> None:
     """Leave what was told for the next program of this task, if the daemon's directory is there and ours alone."""
     path = _place(environ)
     if path is None or found.source.endswith(TOLD_BEFORE):
@@ -31,13 +31,13 @@ def keep(environ: Environ, found: Located) -> None:
         log.debug("could not leave rank 0's host for a later program of this task: %s", error)
 
 
-def recall(environ: Environ) -> Located | None:
+def recall(environ: Environ) -> HostAnswer | None:
     """Return what an earlier program of this task was told."""
     path = _place(environ)
     if path is None or not path.exists():
         return None
     host, _, source = path.read_text(encoding="utf-8").strip().partition("\n")
-    return Located(host_name(host), f"{source}{TOLD_BEFORE}")
+    return HostAnswer(host_name(host), f"{source}{TOLD_BEFORE}")
 
 
 def _place(environ: Environ) -> Path | None:

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from colossalai_env import (
+from colossalai_env.errors import MalformedVariable, MissingVariable, NotLaunched
+from colossalai_env.resolver import (
     Directory,
     DistSpec,
     Environ,
+    HostAnswer,
+    HostQuery,
     Layer,
-    Located,
-    MalformedVariable,
-    MissingVariable,
-    NotAWorld,
-    NotMine,
+    NoMatch,
     Resolver,
-    Way,
     derive,
     either,
     hookimpl,
@@ -81,7 +79,7 @@ def contradiction() -> Callable[[Environ], str | None]:
     return contradiction
 
 
-def genuine_step(environ: Environ) -> NotMine | None:
+def genuine_step(environ: Environ) -> NoMatch | None:
     """Srun started this process as a task of a step, or SLURM_PROCID and a size are set without any job."""
     if not any(name in environ for name in JOB):
         return _without_job(environ)
@@ -102,7 +100,7 @@ def genuine_step(environ: Environ) -> NotMine | None:
 
 
 def _special(step: str) -> str | None:
-    """Say which of Slurm's own steps this is; None for one that srun made, and for what is no number at all."""
+    """Return which of Slurm's own steps this is; None for one that srun made, and for what is no number at all."""
     if len(step) < 10 and step.isdecimal():
         return None  # as nearly all are
     if not step.removeprefix("-").isdecimal():
@@ -111,27 +109,27 @@ def _special(step: str) -> str | None:
     return SPECIAL.get(number, "a step of Slurm's own") if number > LAST_NORMAL_STEP else None
 
 
-def _without_job(environ: Environ) -> NotMine | None:
+def _without_job(environ: Environ) -> NoMatch | None:
     if STEP in environ:
         raise MissingVariable("slurm", JOB[0], (STEP,))
     sizes = [name for name in SIZES if name in environ]
     if sizes and "SLURM_PROCID" in environ:
         return None
     if sizes:
-        return NotMine("no SLURM_PROCID", (sizes[0],), ("SLURM_PROCID",))
+        return NoMatch("no SLURM_PROCID", (sizes[0],), ("SLURM_PROCID",))
     if "SLURM_PROCID" in environ:
-        return NotMine(f"none of {', '.join(SIZES)}", ("SLURM_PROCID",), SIZES[1:2])
-    return NotMine(f"no {JOB[0]}")
+        return NoMatch(f"none of {', '.join(SIZES)}", ("SLURM_PROCID",), SIZES[1:2])
+    return NoMatch(f"no {JOB[0]}")
 
 
-def _one_process(environ: Environ, place: str, shown: tuple[str, ...] = ()) -> NotMine | None:
+def _one_process(environ: Environ, place: str, shown: tuple[str, ...] = ()) -> NoMatch | None:
     """Take the place for a single process where one task was asked for; refuse it where several were."""
     tasks = _number(environ, "SLURM_NTASKS") or _number(environ, "SLURM_NPROCS")
     nodes, per_node = _number(environ, "SLURM_NNODES"), _number(environ, "SLURM_NTASKS_PER_NODE")
     if (tasks or (nodes or 1) * (per_node or 1)) == 1:
-        return NotMine(f"{place}, for one task")
+        return NoMatch(f"{place}, for one task")
     found = environ.found((*JOB[:1], STEP, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES", *shown))
-    raise NotAWorld("slurm", f"{place}, though several tasks were asked for", found, ADVICE)
+    raise NotLaunched("slurm", f"{place}, though several tasks were asked for", found, ADVICE)
 
 
 def _number(environ: Environ, name: str) -> int | None:
@@ -160,7 +158,7 @@ def tasks_on_node(tasks: "TaskCounts", node: int) -> int:
 
 
 def _in_order(distribution: str | None, sluid: str | None) -> bool:
-    """Tell whether tasks are dealt out in the order of the list of nodes, as ``cyclic:block,pack`` says it.
+    """Return whether tasks are dealt out in the order of the list of nodes, as ``cyclic:block,pack`` says it.
 
     As of 26.05, whose mark is SLURM_JOB_SLUID, blocks follow the cluster's topology, and the list does not
     (slurm_step_layout.c, _task_layout_topo). An arbitrary distribution follows a host file.
@@ -242,13 +240,13 @@ def first_task(spec: DistSpec, environ: Environ) -> Directory | None:
     return None if here is None else Directory(first, serves=here == first and environ.get("SLURM_LOCALID") == "0")
 
 
-def _asked(name: str) -> Callable[[DistSpec, Environ, float], Located | None]:
+def _asked(name: str) -> Callable[[DistSpec, Environ, float], HostAnswer | None]:
     """Return a function that asks Slurm; what that takes is imported when it is needed."""
 
-    def ask(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+    def ask(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
         from . import asking
 
-        found: Located | None = getattr(asking, name)(spec, environ, seconds)
+        found: HostAnswer | None = getattr(asking, name)(spec, environ, seconds)
         return found
 
     return ask
@@ -262,7 +260,7 @@ LED = var(LEADER, required=False)
 SLURM = Resolver(
     name="slurm",
     layer=Layer.STEP,
-    present=genuine_step,
+    detect=genuine_step,
     rank=var("SLURM_PROCID"),
     world_size=var(*SIZES),
     local_rank=var("SLURM_LOCALID", required=STEP),
@@ -298,7 +296,7 @@ SLURM = Resolver(
         required=STEP,
     ),
     emulated=emulated,
-    locate=(Way("layout", _asked("ask_layout")), Way("node", _asked("ask_node"))),
+    locate=(HostQuery("layout", _asked("ask_layout")), HostQuery("node", _asked("ask_node"))),
     directory=first_task,
     job_end=job_end,
     doc=__doc__,

@@ -6,7 +6,8 @@ Facts: the manuals of sattach and scontrol, and runs of Slurm 22.05, 24.11 and 2
 import re
 import socket
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import DistSpec, Environ, HostAnswer
 
 from . import JOB, STEP
 from .hostlist import HostList
@@ -15,7 +16,7 @@ SECONDS = 5.0
 """How long one of Slurm's commands may take."""
 
 
-def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
     """Ask for the step's layout, or read the host file, where the variables leave task 0's node open."""
     arbitrary = (environ.get("SLURM_DISTRIBUTION") or "").partition(",")[0] == "arbitrary"
     if spec.host is not None or not (arbitrary or "SLURM_STEP_NODELIST" in environ):
@@ -23,7 +24,7 @@ def ask_layout(spec: DistSpec, environ: Environ, seconds: float) -> Located | No
     return _told(environ, seconds) or (_first_line(environ, seconds) if arbitrary else None)
 
 
-def _told(environ: Environ, seconds: float) -> Located | None:
+def _told(environ: Environ, seconds: float) -> HostAnswer | None:
     """Ask Slurm for the node of task 0; None where its command is not installed."""
     job, number = (next((value for _, value in environ.found(names)), None) for names in (JOB, (STEP,)))
     step = f"{job}.{number}"
@@ -32,11 +33,11 @@ def _told(environ: Environ, seconds: float) -> Located | None:
         return None
     for name, ranks in re.findall(r"Node \d+ \(([^)]+)\), \d+ task\(s\): ([\d ]+)", told):
         if "0" in ranks.split():
-            return Located(_address(name, seconds), f"sattach --layout {step}")
+            return HostAnswer(_address(name, seconds), f"sattach --layout {step}")
     raise CannotLocate("slurm", "layout", f"sattach --layout {step} names no node of task 0: {told[:200]!r}")
 
 
-def _first_line(environ: Environ, seconds: float) -> Located | None:
+def _first_line(environ: Environ, seconds: float) -> HostAnswer | None:
     path = environ.get("SLURM_HOSTFILE")
     if path is None:
         return None
@@ -45,7 +46,7 @@ def _first_line(environ: Environ, seconds: float) -> Located | None:
             lines = (line.partition("#")[0].strip() for line in file)
             first = next((line for line in lines if line), "")
         name = HostList.parse(first.partition("*")[0])[0]  # NAME*COUNT
-        return Located(_address(name, seconds), f"the first line of SLURM_HOSTFILE, {path}")
+        return HostAnswer(_address(name, seconds), f"the first line of SLURM_HOSTFILE, {path}")
     except OSError as error:
         problem = error.strerror or str(error)
     except ValueError as expected:
@@ -53,12 +54,12 @@ def _first_line(environ: Environ, seconds: float) -> Located | None:
     raise CannotLocate("slurm", "layout", f"SLURM_HOSTFILE is {path!r}: {problem}")
 
 
-def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> Located | None:
+def ask_node(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
     """Ask for the address of a node whose name resolves nowhere: NodeName and NodeAddr may differ."""
     if spec.host is None or environ.get("SLURM_STEP_ID") is None:
         return None
     address = _node_address(spec.host, seconds)
-    return None if address is None else Located(address, f"scontrol show node {spec.host}: NodeAddr")
+    return None if address is None else HostAnswer(address, f"scontrol show node {spec.host}: NodeAddr")
 
 
 def _address(name: str, seconds: float) -> str:

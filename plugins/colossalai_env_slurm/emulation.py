@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from colossalai_env import DistSpec, InvalidSpec
+from colossalai_env.errors import InvalidSpec
+from colossalai_env.resolver import DistSpec
 
 from . import JOB, STEP
 

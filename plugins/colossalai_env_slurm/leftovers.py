@@ -1,6 +1,6 @@
 """Tells a step's own variables from what another step left behind in a batch script or a shell."""
 
-from colossalai_env import Environ, whole_number
+from colossalai_env.resolver import Environ, whole_number
 
 from . import LEADER, host_list, task_counts
 
@@ -48,7 +48,7 @@ def _other_allocation(environ: Environ, here: str | None, size: int) -> str | No
 
 
 def _has(listed: str, name: str) -> bool:
-    """Tell whether a list has a host; one that cannot be read is no witness."""
+    """Return whether a list has a host; one that cannot be read is no witness."""
     try:
         return name in host_list(listed)
     except ValueError:

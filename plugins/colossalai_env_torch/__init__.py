@@ -7,12 +7,12 @@ agents on one host.
 
 from collections.abc import Iterable, Mapping
 
-from colossalai_env import (
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import (
     DistSpec,
     Environ,
     Layer,
-    NotAWorld,
-    NotMine,
+    NoMatch,
     Resolver,
     all_of,
     any_of,
@@ -33,17 +33,17 @@ ONE_OR_UNSAID = {None, "1", "auto", "gpu"}
 have one GPU. Where it has several, the roll call sees them."""
 
 
-def worker(environ: Environ) -> NotMine | None:
+def worker(environ: Environ) -> NoMatch | None:
     """Torchrun's own variables are set, or RANK and WORLD_SIZE are."""
     if by_torchrun(environ) is None:
         return None
     if environ.get("WORLD_SIZE") == "1" and "RANK" not in environ:
-        return NotMine("WORLD_SIZE is 1 and RANK is not set")
+        return NoMatch("WORLD_SIZE is 1 and RANK is not set")
     missing = by_hand(environ)
     if missing is not None:
         return missing
     if "LOCAL_RANK" not in environ and environ.get("PET_NPROC_PER_NODE") not in ONE_OR_UNSAID:
-        raise NotAWorld(
+        raise NotLaunched(
             "torch",
             "RANK and WORLD_SIZE count nodes here, not processes: they are torchrun's input",
             environ.found(("RANK", "WORLD_SIZE", "PET_NPROC_PER_NODE")),
@@ -53,12 +53,12 @@ def worker(environ: Environ) -> NotMine | None:
 
 
 def set_by_hand(environ: Environ) -> bool:
-    """Tell whether neither torchrun nor deepspeed's launcher set RANK and WORLD_SIZE."""
+    """Return whether neither torchrun nor deepspeed's launcher set RANK and WORLD_SIZE."""
     return by_torchrun(environ) is not None and "CROSS_SIZE" not in environ
 
 
 def host_advice(environ: Environ) -> str | None:
-    """Say how torchrun is told rank 0's address; by hand it is exported."""
+    """Return how torchrun is told rank 0's address; by hand it is exported."""
     if by_torchrun(environ) is not None:
         return None
     return (
@@ -89,7 +89,7 @@ NODE_LEVEL_ADVICE = (
 
 
 def several(environ: Environ) -> bool:
-    """Tell whether the world has more than one process, which need an address to meet at."""
+    """Return whether the world has more than one process, which need an address to meet at."""
     return environ.get("WORLD_SIZE") != "1" or by_torchrun(environ) is None
 
 
@@ -115,7 +115,7 @@ def emulated(spec: DistSpec) -> Mapping[str, str]:
 TORCH = Resolver(
     name="torch",
     layer=Layer.WORKER,
-    present=worker,
+    detect=worker,
     rank=var("RANK"),
     world_size=var("WORLD_SIZE"),
     local_rank=var("LOCAL_RANK", required=RUN),

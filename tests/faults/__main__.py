@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .faults import FAULTS
 from .report import LIBRARIES, said, seconds, table
-from .stage import Record, players
+from .runner import Record, players
 from .verdict import problems, told_all
 
 CAP = 20.0

@@ -7,7 +7,7 @@ import attrs
 from colossalai_env_slurm import SLURM
 
 from colossalai_env import DistSpec, resolve
-from colossalai_env.derived import derived_port
+from colossalai_env._derived import derived_port
 from tests.devices import HIDDEN
 
 from .model import Fault, Rank

@@ -1,13 +1,13 @@
 """All faults, one table."""
 
-from .cases import absence, again, doubles, ends, minds, rivals
+from .cases import deaths, disagreements, duplicates, missing_ranks, port_conflicts, restarts
 from .model import Fault
 
 FAULTS: tuple[Fault, ...] = (
-    *absence.FAULTS,
-    *doubles.FAULTS,
-    *minds.FAULTS,
-    *rivals.FAULTS,
-    *ends.FAULTS,
-    *again.FAULTS,
+    *missing_ranks.FAULTS,
+    *duplicates.FAULTS,
+    *disagreements.FAULTS,
+    *port_conflicts.FAULTS,
+    *deaths.FAULTS,
+    *restarts.FAULTS,
 )

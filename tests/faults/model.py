@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import attrs
 
 T = 4.0
-"""The timeout of a fault's ranks, in seconds, where the fault does not say."""
+"""The timeout of a fault's ranks, where the fault does not say. On a slow machine all seconds of a fault are longer."""
 
 
 AGENT: Mapping[str, str | None] = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
@@ -53,6 +53,8 @@ class Rank:
     steps: tuple[str, ...] = ("init", "sum", "close")
     """What it does: init, try (init, going on after an error), sum, close, hold (until told to go), nap."""
     torch_version: str | None = None
+    release: tuple[str, int] | None = None
+    """The versions of its library and of that one's protocol, where they are others; it is a fresh interpreter."""
     handler: bool = False
     """Whether the program has handlers of its own: for SIGTERM, by which it exits, and for SIGUSR1, which it notes."""
     files: int | None = None
@@ -64,8 +66,8 @@ class Rank:
 
 
 @attrs.frozen(kw_only=True)
-class Foreign:
-    """A process that is of no job: a server at the fault's port, or a client of it; see foreign.py."""
+class Bystander:
+    """A process that is of no job: a server at the fault's port, or a client of it; see bystanders.py."""
 
     name: str
     after: At = BEGIN
@@ -73,7 +75,7 @@ class Foreign:
     """Which of the derived ports it takes: the first, or the one tried next."""
 
 
-Process: TypeAlias = Rank | Foreign
+Process: TypeAlias = Rank | Bystander
 
 
 @attrs.frozen
@@ -92,7 +94,10 @@ class Say:
     who: str
     """Names of processes, with blanks between."""
     words: tuple[str, ...] = ()
-    """Each must stand in the error as a word of its own; "a|b" is either. <port>, <here>, <pid NAME> are filled in."""
+    """Each must stand in the error as a word of its own; "a|b" is either.
+
+    <port>, <here>, <timeout> and <pid NAME> are filled in.
+    """
     never: tuple[str, ...] = ()
     """Words that must not stand there."""
     fine: bool = False
@@ -167,12 +172,12 @@ def listening(of: str, plus: float = 0.0) -> At:
 
 
 def ready(of: str, plus: float = 0.0) -> At:
-    """Name the moment from which a foreign process does what it is there for."""
+    """Name the moment from which a bystander does what it is there for."""
     return At("ready", of, plus)
 
 
 def done(of: str, plus: float = 0.0) -> At:
-    """Name the moment at which a foreign client has done what it is there for."""
+    """Name the moment at which a client has done what it is there for."""
     return At("done", of, plus)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .model import Fault, Rank
-from .stage import Record, Trace
+from .runner import Record, Trace
 
 LIBRARIES = {"torch": "plain torch", "colossalai_env": "colossalai-env"}
 

@@ -7,9 +7,11 @@ from concurrent.futures import Future
 
 import pytest
 
+from tests.pace import pace
+
 from .faults import FAULTS
 from .model import Fault, Rank
-from .stage import Record, players
+from .runner import Record, players
 from .verdict import problems, told_all
 
 pytestmark = pytest.mark.faults
@@ -26,10 +28,10 @@ AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "4"))
 
 @pytest.fixture(scope="session")
 def records(request: pytest.FixtureRequest) -> Generator[dict[str, Future[Record]]]:
-    """Play all faults that were selected, a few at once, from one warm zygote."""
+    """Play all faults that were selected, a few at once, from one warm fork server."""
     selected = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if f"{test_promises_are_kept.__name__}[{_id(fault)}]" in selected]
-    with players(AT_ONCE) as play:
+    with players(AT_ONCE, pace()) as play:
         yield {fault.name: play(fault, "colossalai_env", _cap(fault)) for fault in chosen}
 
 

@@ -5,8 +5,8 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from .model import At, Rank, Say
-from .stage import Record, Trace
+from .model import At, Rank, Say, T
+from .runner import Record, Trace
 
 BUSY = 0.5
 """The share of time that processes waited for a core, from which on seconds prove little: bounds move by it."""
@@ -135,6 +135,7 @@ def cause_told(record: Record) -> float | None:
 
 def _filled(record: Record, word: str) -> str:
     word = word.replace("<port>", str(record.place.port)).replace("<here>", socket.gethostname())
+    word = word.replace("<timeout>", f"{T * record.pace:.1f} s")
     return re.sub(
         "<pid ([^>]*)>",
         lambda match: str(record.traces[match[1]].pid) if match[1] in record.traces else "nobody",
@@ -156,13 +157,15 @@ def _died(record: Record, trace: Trace, say: Say) -> Iterator[str]:
         return
     words = [event["at"] for event in trace.seen("raised") if event["at"] >= sent]
     took = (words[0] if words else trace.ended) - sent
-    if say.within is not None and took > say.within + _slack(record):
-        yield f"took {took:.2f} s to serve SIG{say.by_signal}, and {say.within:.1f} s are promised"
+    if say.within is not None and took > say.within * record.pace + _slack(record):
+        yield f"took {took:.2f} s to serve SIG{say.by_signal}, and {say.within * record.pace:.1f} s are promised"
 
 
 def _in_time(record: Record, say: Say, at: float, entered: float, trace: Trace) -> Iterator[str]:
     rank = trace.process
-    within = say.within if say.within is not None else (rank.timeout if isinstance(rank, Rank) else 0) + 2
+    within = record.pace * (
+        say.within if say.within is not None else (rank.timeout if isinstance(rank, Rank) else 0) + 2
+    )
     since = entered if say.since is None else record.moment(say.since)
     if since is None:
         yield f"{say.since} never came"
@@ -182,14 +185,15 @@ def _bounded(record: Record, trace: Trace) -> Iterator[str]:
     if not isinstance(rank, Rank) or rank.name in hindered:
         return
     for call, outcome in zip(trace.seen("entered"), trace.seen("returned", "raised"), strict=False):
-        if outcome["at"] - call["at"] > rank.timeout + 2 + _slack(record):
-            yield f"was in init for {outcome['at'] - call['at']:.2f} s with a timeout of {rank.timeout:.1f} s"
+        took, timeout = outcome["at"] - call["at"], rank.timeout * record.pace
+        if took > timeout + 2 * record.pace + _slack(record):
+            yield f"was in init for {took:.2f} s with a timeout of {timeout:.1f} s"
     if trace.status is not None and trace.status < 0 and ("signalled", rank.name) not in record.times:
         yield f"ended by signal {-trace.status}, which nobody sent"
     if len(trace.seen("returned", "raised")) == len(trace.seen("entered")) > 0 and hindered:
         return  # it is in a group whose other ranks were ended: what collectives do then is not init's business
     last = trace.seen("leaving")
-    if last and (trace.ended is None or trace.ended - last[0]["at"] > EXIT + record.stalled):
+    if last and (trace.ended is None or trace.ended - last[0]["at"] > EXIT * record.pace + record.stalled):
         yield f"did not end within {EXIT:.0f} s of its last word"
     elif trace.ended is None:
         yield f"still ran after {record.cap:.0f} s"

@@ -43,6 +43,7 @@ class Task:
     steps: Sequence[str]
     job: str
     torch_version: str | None = None
+    release: tuple[str, int] | None = None
     handler: bool = False
     files: int | None = None
     cold: bool = False
@@ -70,6 +71,8 @@ def main(task: Mapping[str, Any], events: int) -> None:
         again = json.dumps({**task, "cold": False})
         command = [sys.executable, "-m", "tests.faults.worker", str(events), again]
         os.execve(sys.executable, command, {"PYTHONPATH": os.environ["PYTHONPATH"], **work.environment})
+    if work.release is not None:
+        _become(*work.release)
     if work.import_delay:
         sys.meta_path.insert(0, Delay(work.import_delay))
     os.environ.clear()
@@ -87,6 +90,15 @@ def main(task: Mapping[str, Any], events: int) -> None:
         sys.exit(130)
     finally:
         say("leaving")
+
+
+def _become(library: str, protocol: int) -> None:
+    """Be another release of the library: of this one, nothing is imported yet that has read the numbers."""
+    import colossalai_env._version as version
+    from colossalai_env._rendezvous.protocol import requests
+
+    for module, number in ((version, library), (requests, protocol)):
+        setattr(module, "VERSION", number)  # noqa: B010 - they are constants to type checkers
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

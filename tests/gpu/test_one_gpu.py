@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from colossalai_env import machine
+from colossalai_env import _machine as machine
 from tests.devices import SHOWN, count
 from tests.gpu.running import BOTH, at_once, command, on_gpu, ranks, told
 from tests.processes import TORCHRUN, Ended, run
@@ -16,7 +16,7 @@ from tests.processes import TORCHRUN, Ended, run
 pytestmark = pytest.mark.gpu
 
 SUMS = """
-with init_from_env(timeout=30) as job:
+with init_from_env(timeout=120) as job:
     sums = [total(job.device), total("cpu")]
     tell(device=str(job.device), backend=job.backend, sums=sums, current=torch.cuda.current_device(), on=contexts(),
          peers=[peer.device for peer in job.topology])
@@ -43,13 +43,14 @@ with init_from_env(device="cpu") as job:
     tell(backend=job.backend, device=str(job.device), sum=total("cpu"), **facts)
 """,
     "counting": """
-from colossalai_env.device import Accelerators
+from colossalai_env._devices import Accelerators
 seen = Accelerators.here()
 tell(kind=seen.kind, visible=seen.visible, child=in_a_fork())
 """,
     "before the group": """
-from colossalai_env import Environ, hardware
-from colossalai_env.device import choose, index_of, named
+from colossalai_env import _hardware as hardware
+from colossalai_env.resolver import Environ
+from colossalai_env._devices import choose, index_of, named
 accelerators, backend = choose(None, None, Environ(), 0)
 hardware.select(named(accelerators, index_of(None, 0, accelerators, 0)))
 tell(visible=accelerators.visible, ids=accelerators.ids, on=contexts())
@@ -179,7 +180,7 @@ tell(used=used)
 def test_accelerate_takes_the_group_over() -> None:
     program = """
 from accelerate import Accelerator
-with init_from_env(timeout=30) as job:
+with init_from_env(timeout=120) as job:
     accelerator = Accelerator()
     model = accelerator.prepare(torch.nn.Linear(2, 1))
     accelerator.backward(model(torch.ones(1, 2, device=accelerator.device)).sum())
@@ -279,7 +280,7 @@ def test_a_slice_of_a_gpu_by_its_uuid_is_a_device() -> None:
 
 FAILS = """
 try:
-    with init_from_env(timeout=30) as job:
+    with init_from_env(timeout=120) as job:
         tell(device=str(job.device), sum=total(job.device, job.rank + 1.0))
 except colossalai_env.ColossalaiEnvError as error:
     tell(kind=type(error).__name__, text=str(error))
@@ -297,19 +298,19 @@ def test_two_ranks_on_one_gpu_are_refused_by_name_with_every_way_out() -> None:
 
 
 def test_two_ranks_share_a_gpu_over_gloo_with_one_warning() -> None:
-    ended = ranks(FAILS.replace("timeout=30", "timeout=30, backend='gloo'"), [ONE, ONE])
+    ended = ranks(FAILS.replace("timeout=120", "timeout=30, backend='gloo'"), [ONE, ONE])
     assert [told(one) for one in ended] == [{"device": "cuda:0", "sum": 3.0}] * 2
     assert ["share device" in one.err for one in ended] == [True, False]
 
 
 def test_two_ranks_with_one_local_rank_on_one_host_sum_on_cpus() -> None:
-    ended = ranks(FAILS.replace("timeout=30", "timeout=30, device='cpu'"), [{"LOCAL_RANK": "0"}] * 2)
+    ended = ranks(FAILS.replace("timeout=120", "timeout=30, device='cpu'"), [{"LOCAL_RANK": "0"}] * 2)
     assert [told(one) for one in ended] == [{"device": "cpu", "sum": 3.0}] * 2
 
 
 def test_where_one_of_two_ranks_sees_no_gpu_both_learn_who_sees_what() -> None:
     found = [told(ended) for ended in ranks(FAILS, [ONE, {"CUDA_VISIBLE_DEVICES": ""}])]
-    assert [one["kind"] for one in found] == ["Disagreement"] * 2
+    assert [one["kind"] for one in found] == ["InconsistentRanks"] * 2
     assert "sees no accelerator (CUDA_VISIBLE_DEVICES is '') and takes gloo" in found[0]["text"]
     assert "sees 1 cuda device(s) (CUDA_VISIBLE_DEVICES is '0')" in found[0]["text"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from colossalai_env import machine
+from colossalai_env import _machine as machine
 from tests.devices import SHOWN
 from tests.gpu.running import BOTH, command, on_gpu, ranks, told
 from tests.processes import TORCHRUN, run
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.gpu2]
 
 TAKES = """
 try:
-    with init_from_env(timeout=40, **json.loads(os.environ.get("KEYWORDS", "{}"))) as job:
+    with init_from_env(timeout=120, **json.loads(os.environ.get("KEYWORDS", "{}"))) as job:
         tell(device=str(job.device), backend=job.backend, on=contexts(), current=torch.cuda.current_device(),
              sum=total(job.device, job.rank + 1.0), peers=[peer.device for peer in job.topology])
 except colossalai_env.ColossalaiEnvError as error:

@@ -15,7 +15,6 @@ import attrs
 
 from colossalai_env.testing.captures import RECORDED
 
-from .bed import HEAD, Bed
 from .clusters import CLUSTERS, RELEASES, Cluster
 from .launch import version
 from .record import Launch, lacking, record
@@ -23,6 +22,7 @@ from .roots import unpack
 from .scenarios import SCENARIOS
 from .slurm import Slurm
 from .test_launchers import agree
+from .testbed import HEAD, Bed
 
 
 @contextmanager

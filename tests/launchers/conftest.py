@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from .bed import HEAD, Bed, missing_tools
 from .clusters import CLUSTERS, Cluster
 from .launch import MPI
 from .slurm import TOOLS, Slurm
+from .testbed import HEAD, Bed, missing_tools
 
 RAN: dict[str, int] = {}
 """How many tests ran on each cluster, by its name and release."""

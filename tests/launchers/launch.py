@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .bed import HEAD, Bed, Ran, wait_until
+from .testbed import HEAD, Bed, Ran, wait_until
 
 MPI = Path(sys.prefix) / "mpi"
 """Where the MPIs of PyPI live, each in a place of its own since their programs bear the same names."""

@@ -35,7 +35,7 @@ def open_host(spec: Any) -> dict[str, Any]:
     """Return where rank 0's host would be told."""
     from colossalai_env_slurm import SLURM
 
-    from colossalai_env import Environ
+    from colossalai_env.resolver import Environ
 
     place = SLURM.directory and SLURM.directory(spec, Environ.snapshot())
     return {"directory": place.host, "serves": place.serves} if place else {}

@@ -11,10 +11,10 @@ from typing import Any
 
 import attrs
 
-from .bed import ROOT, Bed, Ran
 from .launch import LABELS, agents, command, labelled, within
 from .scenarios import HOSTFILES, Scenario
 from .slurm import Slurm
+from .testbed import ROOT, Bed, Ran
 
 PROBE = [sys.executable, str(ROOT / "tests/launchers/probe.py")]
 

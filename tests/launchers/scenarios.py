@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from .bed import HEAD
+from .testbed import HEAD
 
 
 @attrs.frozen

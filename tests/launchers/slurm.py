@@ -6,8 +6,8 @@ from pathlib import Path
 
 import attrs
 
-from .bed import HEAD, NODES, Bed, Ran, wait_until
 from .clusters import CLUSTERS, Cluster
+from .testbed import HEAD, NODES, Bed, Ran, wait_until
 
 TOOLS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "sattach", "scontrol", "scancel")
 

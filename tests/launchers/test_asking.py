@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from .bed import HEAD, Bed, Ran
 from .conftest import obstacle
 from .groups import HYDRA3, OMPI3
 from .launch import MPI, command
 from .test_groups import PROGRAMS, told
+from .testbed import HEAD, Bed, Ran
 
 pytestmark = pytest.mark.launchers
 

@@ -8,12 +8,12 @@ import sys
 import attrs
 import pytest
 
-from .bed import HEAD, ROOT, Bed, Ran
 from .clusters import Cluster
 from .launch import command, within
 from .record import lacking, record
 from .scenarios import SLURM, Scenario
 from .test_launchers import agree
+from .testbed import HEAD, ROOT, Bed, Ran
 
 pytestmark = pytest.mark.launchers
 

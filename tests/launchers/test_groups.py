@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.pace import pace
 from tests.tutorial import SCRIPTS, Block, assert_trained, blocks
 
-from .bed import HEAD, ROOT, Bed, Ran
 from .groups import GROUPS, HYDRA3, OMPI3, Group
 from .launch import agents, command
 from .slurm import Slurm
+from .testbed import HEAD, ROOT, Bed, Ran
 
 pytestmark = pytest.mark.launchers
 
@@ -89,7 +90,11 @@ def test_the_check_draws_the_map_of_a_job_over_hosts(bed: Bed, kind: str, option
 
 
 def test_the_check_of_a_launch_without_a_rank_ends_everywhere(bed: Bed) -> None:
-    words = ["sh", "-c", f"test $SLURM_PROCID = 1 || {sys.executable} -m colossalai_env check --timeout 4"]
+    words = [
+        "sh",
+        "-c",
+        f"test $SLURM_PROCID = 1 || {sys.executable} -m colossalai_env check --timeout {8 * pace():.0f}",
+    ]
     ran = bed.run(HEAD, command(bed, "srun", "-N3 -n3 --exclusive", words))
     assert ran.code == 1
     for rank in (0, 2):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from .bed import Bed
 from .clusters import CLUSTERS, Cluster
 from .record import ALIASES, Launch, Task, record
 from .scenarios import SCENARIOS, Scenario
+from .testbed import Bed
 
 pytestmark = pytest.mark.launchers
 
@@ -31,7 +31,7 @@ def agree(launch: Launch, cluster: Cluster = CLUSTERS["installed"]) -> None:
         said = task.resolved
         if "why" in task.truth:
             refused = "though several" in task.truth["why"]
-            assert said.get("error") == "NotAWorld" if refused else said.get("world_size") == 1, (
+            assert said.get("error") == "NotLaunched" if refused else said.get("world_size") == 1, (
                 f"{launch.name}: {said}"
             )
             continue

@@ -10,7 +10,9 @@ from typing import Any
 import attrs
 import pytest
 
-from .bed import ROOT, Bed
+from tests.pace import pace
+
+from .testbed import ROOT, Bed
 
 pytestmark = pytest.mark.launchers
 
@@ -27,12 +29,12 @@ class Ranks:
     folder: Path
     processes: "dict[str, subprocess.Popen[str]]"
 
-    def join(self, tasks: Mapping[str, tuple[str, Mapping[str, str]]], timeout: float = 20) -> list[dict[str, Any]]:
+    def join(self, tasks: Mapping[str, tuple[str, Mapping[str, str]]], timeout: float = 60) -> list[dict[str, Any]]:
         """Have a world's ranks join, each with a text of /etc/hosts and variables; return what each says, by rank."""
         for rank, (place, (hosts, variables)) in enumerate(tasks.items()):
             (self.folder / place).write_text(hosts)
             said = {"WORLD_SIZE": str(len(tasks)), "RANK": str(rank), **variables}
-            task = {"timeout": timeout, "variables": said}
+            task = {"timeout": timeout * pace(), "variables": said}
             stdin = self.processes[place].stdin
             assert stdin is not None
             stdin.write(json.dumps(task) + "\n")

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import pytest
-from colossalai_env_cli import CLI_ARGS
+from colossalai_env_args import CLI_ARGS
 from colossalai_env_gforker import GFORKER
 from colossalai_env_hydra import HYDRA
 from colossalai_env_openmpi import OPENMPI
@@ -14,8 +14,10 @@ from colossalai_env_torch import TORCH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import Claim, DistSpec, Environ, NotAWorld, NotMine, ResolverProtocol, resolve
-from colossalai_env.colossal import get_default_parser
+from colossalai_env import DistSpec, resolve
+from colossalai_env._launch import get_default_parser
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import Claim, Environ, NoMatch, ResolverProtocol
 from colossalai_env.testing import Capture, Layout, ResolverContract, captures, host_lists, layouts, replay
 
 SMALL = st.integers(0, 10**6)
@@ -63,7 +65,7 @@ class TestHydra(ResolverContract):
 
     def test_a_port_in_place_of_the_channel_is_refused_and_not_called_left_over(self) -> None:
         started = {"MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "0", "PMI_ID": "4", "PMI_PORT": "gpu-b07:38951"}
-        with pytest.raises(NotAWorld, match=r"PMI_PORT='gpu-b07:38951'\): leave -pmi-port out") as raised:
+        with pytest.raises(NotLaunched, match=r"PMI_PORT='gpu-b07:38951'\): leave -pmi-port out") as raised:
             resolve(env=started, resolver=self.resolver)
         assert "left over" not in str(raised.value)
         channel = {**started, "PMI_FD": "8", "PMI_RANK": "4", "PMI_SIZE": "6"}
@@ -73,6 +75,10 @@ class TestHydra(ResolverContract):
 class TestGforker(ResolverContract):
     resolver = GFORKER
 
+    def launches(self, max_ranks: int = 64) -> st.SearchStrategy[Layout]:
+        """Draw launches on one host: gforker has no other."""
+        return st.integers(1, max_ranks).map(lambda size: Layout(("node0",), (0,) * size))
+
     def may_lack(self, name: str, environ: Environ) -> bool | None:
         del name, environ
         return False
@@ -81,18 +87,18 @@ class TestGforker(ResolverContract):
 
     def test_all_ranks_are_on_one_host_and_numbered_by_it(self) -> None:
         spec = resolve(env=self.STARTED)
-        assert (spec.resolver, spec.local_rank, spec.local_world_size, spec.num_nodes) == ("mpich-gforker", 1, 3, 1)
+        assert (spec.resolver, spec.local_rank, spec.local_world_size, spec.one_node) == ("mpich-gforker", 1, 3, True)
         assert spec.host == "127.0.0.1"
 
     @pytest.mark.parametrize("mark", ["MPI_APPNUM", "MPI_UNIVERSE_SIZE"])
     def test_what_others_set_too_is_no_mark_of_it(self, mark: str) -> None:
         slurm_or_flux = {"PMI_RANK": "1", "PMI_SIZE": "3", "PMI_FD": "8"}
-        assert self.resolver.resolve(Environ(slurm_or_flux)) == NotMine("no MPI_APPNUM, MPI_UNIVERSE_SIZE")
-        assert self.resolver.resolve(Environ({mark: "1"})) == NotMine("no PMI_RANK or PMI_SIZE")
+        assert self.resolver.resolve(Environ(slurm_or_flux)) == NoMatch("no MPI_APPNUM, MPI_UNIVERSE_SIZE")
+        assert self.resolver.resolve(Environ({mark: "1"})) == NoMatch("no PMI_RANK or PMI_SIZE")
 
     def test_a_task_of_flux_in_its_environment_is_flux_s(self) -> None:
         task = {**self.STARTED, "FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "3"}
-        assert isinstance(self.resolver.resolve(Environ(task)), NotMine)
+        assert isinstance(self.resolver.resolve(Environ(task)), NoMatch)
         assert resolve(env={**task, "FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0"}, resolver=self.resolver).rank == 1
 
     def test_hydra_wins_where_gforkers_marks_are_inherited(self) -> None:
@@ -158,12 +164,12 @@ class TestSlurm(ResolverContract):
     def test_a_step_that_a_witness_contradicts_is_another_jobs(self, name: str, text: str) -> None:
         step = self.resolver.emulate(Layout(("n0", "n1"), (0, 1, 0, 1), job_id="7.1").spec(0)).variables
         assert resolve(env={**step, "SLURM_GTIDS": "0,2"}, resolver=self.resolver).rank == 0
-        with pytest.raises(NotAWorld, match=text):
+        with pytest.raises(NotLaunched, match=text):
             resolve(env={**step, name: text}, resolver=self.resolver)
 
     def test_tasks_asked_for_by_node_are_several(self) -> None:
         shell = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "4"}
-        with pytest.raises(NotAWorld, match="salloc"):
+        with pytest.raises(NotLaunched, match="salloc"):
             resolve(env=shell, resolver=self.resolver)
 
     def test_rank_0s_host_is_said_but_where_another_order_than_the_lists_leaves_it_open(self) -> None:
@@ -241,7 +247,7 @@ class TestTorch(ResolverContract):
 
     def test_ranks_that_count_nodes_are_refused_but_with_a_local_rank(self) -> None:
         pod = {**self.BY_HAND, "PET_NPROC_PER_NODE": "8"}
-        with pytest.raises(NotAWorld, match="torchrun once on each node"):
+        with pytest.raises(NotLaunched, match="torchrun once on each node"):
             resolve(env=pod, resolver=self.resolver)
         assert resolve(env={**pod, "LOCAL_RANK": "0"}, resolver=self.resolver).local_rank == 0
 

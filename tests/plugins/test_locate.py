@@ -14,11 +14,17 @@ from typing import Any
 import pytest
 from colossalai_env_slurm.asking import ask_layout, ask_node
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located
+from colossalai_env import DistSpec
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import Environ, HostAnswer
+
+pytestmark = pytest.mark.slow
 
 ASK = """
 import json, sys
-from colossalai_env import CannotLocate, Environ, resolve
+from colossalai_env import resolve
+from colossalai_env.resolver import Environ
+from colossalai_env.errors import CannotLocate
 from colossalai_env_hydra import ask_pmi
 environ = Environ.snapshot()
 try:
@@ -129,7 +135,7 @@ def test_slurm_tells_where_task_zero_of_an_arbitrary_distribution_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch, "sattach", f"printf '{LAYOUT}'")
-    assert ask_layout(STEP, Environ(ARBITRARY), 5) == Located("127.0.0.1", "sattach --layout 7.0")
+    assert ask_layout(STEP, Environ(ARBITRARY), 5) == HostAnswer("127.0.0.1", "sattach --layout 7.0")
     assert ask_layout(STEP, Environ({}), 5) is None
 
 
@@ -148,7 +154,7 @@ def test_slurm_tells_the_address_of_a_name_that_resolves_nowhere(
 ) -> None:
     install(tmp_path, monkeypatch, "scontrol", "echo NodeName=$5 NodeAddr=10.0.0.9 NodeHostName=odd")
     found = ask_node(DistSpec(rank=0, world_size=2, host="cn001"), Environ(ARBITRARY), 5)
-    assert found == Located("10.0.0.9", "scontrol show node cn001: NodeAddr")
+    assert found == HostAnswer("10.0.0.9", "scontrol show node cn001: NodeAddr")
 
 
 def test_a_command_that_fails_is_an_error_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

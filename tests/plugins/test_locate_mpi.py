@@ -12,7 +12,11 @@ from colossalai_env_mpi import broadcast, mpi_runs, own_mpi, start
 from colossalai_env_openmpi import client, pmix
 from colossalai_env_openmpi.client import ALL_RANKS, KEY, STRING, Client, Data, Info, PmixError, Proc, Value
 
-from colossalai_env import CannotLocate, DistSpec, Environ, Located
+from colossalai_env import DistSpec
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import Environ, HostAnswer
+
+pytestmark = pytest.mark.slow
 
 FOUR = {"PMIX_NAMESPACE": "2278555649", "PMIX_RANK": "1"}
 FIVE = {"PMIX_NAMESPACE": "prterun-a-1@1", "PMIX_RANK": "1", "OMPI_VERSION": "5.0.11"}
@@ -32,9 +36,9 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     return play
 
 
-def located(answer: Located | str) -> Located:
+def located(answer: HostAnswer | str) -> HostAnswer:
     """Return an answer that is one."""
-    assert isinstance(answer, Located), answer
+    assert isinstance(answer, HostAnswer), answer
     return answer
 
 
@@ -51,7 +55,7 @@ def test_the_daemon_is_asked_once(child: Callable[[str], None]) -> None:
 
 def test_another_name_that_leads_to_the_host_is_said_to_be_one(child: Callable[[str], None]) -> None:
     child("print('name gpu-b07')\nprint('host gpu-b07.ring.svc')")
-    assert pmix.ask(SPEC, Environ(FIVE), 20) == Located("gpu-b07.ring.svc", "PMIx: pmix.alias of rank 0")
+    assert pmix.ask(SPEC, Environ(FIVE), 20) == HostAnswer("gpu-b07.ring.svc", "PMIx: pmix.alias of rank 0")
 
 
 def test_on_rank_0s_own_host_no_name_is_needed(child: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ from colossalai_env_mpi.pmi import LONGEST, Channel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env import CannotLocate
+from colossalai_env.errors import CannotLocate
+
+pytestmark = pytest.mark.slow
 
 SOON = float("inf")
 """A deadline that the tests' own limit keeps."""
@@ -87,7 +89,9 @@ def test_a_proxy_that_is_gone_is_named_at_once() -> None:
 
 PROCESS = """
 import json, os, sys
-from colossalai_env import CannotLocate, Environ, resolve
+from colossalai_env import resolve
+from colossalai_env.resolver import Environ
+from colossalai_env.errors import CannotLocate
 from colossalai_env_mpi import pmi
 def ask():
     try:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from colossalai_env_slurm.asking import ask_layout
 
-from colossalai_env import CannotLocate, DistSpec, Environ
+from colossalai_env import DistSpec
+from colossalai_env.errors import CannotLocate
+from colossalai_env.resolver import Environ
 
 STEP = DistSpec(rank=1, world_size=3, job_id="7.0")
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from colossalai_env_slurm import SLURM
 
-from colossalai_env import Directory, DistSpec, Environ, NotAWorld, resolve
-from colossalai_env.endpoint import locate
+from colossalai_env import DistSpec, resolve
+from colossalai_env._locate import locate
+from colossalai_env.errors import NotLaunched
+from colossalai_env.resolver import Directory, Environ
 from colossalai_env.testing import Capture, Layout, captures
 
 CAPTURES = {capture.scenario: capture for capture in captures()}
@@ -25,7 +27,7 @@ def environ(capture: Capture, rank: int, **changes: str) -> dict[str, str]:
 def test_a_step_of_slurms_own_is_one_process_for_one_task_and_refused_for_several(step: str) -> None:
     alone = resolve(env={**BODY, "SLURM_STEP_ID": step, "SLURM_NTASKS": "1"})
     assert (alone.world_size, alone.resolver) == (1, "single-process")
-    with pytest.raises(NotAWorld, match=r"several tasks .*SLURM_STEP_ID='.*start the processes with srun"):
+    with pytest.raises(NotLaunched, match=r"several tasks .*SLURM_STEP_ID='.*start the processes with srun"):
         resolve(env={**BODY, "SLURM_STEP_ID": step, "SLURM_NTASKS": "4"})
 
 
@@ -36,7 +38,7 @@ def test_the_step_number_is_a_surer_mark_than_what_an_outer_step_left_behind() -
 
 def test_a_refusal_has_advice_for_notebooks_too() -> None:
     with pytest.raises(
-        NotAWorld, match=r"notebook.*COLOSSALAI_ENV_RESOLVER=single-process.*resolver=\"single-process\""
+        NotLaunched, match=r"notebook.*COLOSSALAI_ENV_RESOLVER=single-process.*resolver=\"single-process\""
     ):
         resolve(env={**BODY, "SLURM_NTASKS": "4"})
     assert resolve(env={**BODY, "SLURM_NTASKS": "4"}, resolver="single-process").world_size == 1
@@ -51,13 +53,13 @@ def test_a_salloc_inside_a_task_is_one_process(tasks: str) -> None:
     if tasks == "1":
         assert resolve(env=shell).world_size == 1
         return
-    with pytest.raises(NotAWorld, match="SLURM_NODELIST is 'rack1-n9', without SLURMD_NODENAME, 'gpu-a02'"):
+    with pytest.raises(NotLaunched, match="SLURM_NODELIST is 'rack1-n9', without SLURMD_NODENAME, 'gpu-a02'"):
         resolve(env=shell)
 
 
 def test_a_salloc_on_the_nodes_of_the_task_is_told_by_where_it_was_submitted() -> None:
     shell = environ(TREE, 2, SLURM_JOB_ID="8", SLURM_SUBMIT_HOST="gpu-a02", SLURM_NTASKS="4")
-    with pytest.raises(NotAWorld, match="SLURM_NTASKS is '4' in a job submitted from this node"):
+    with pytest.raises(NotLaunched, match="SLURM_NTASKS is '4' in a job submitted from this node"):
         resolve(env=shell)
 
 
@@ -167,8 +169,8 @@ def test_nothing_is_asked_of_slurm_under_a_topology(commands: Path, rank: int) -
     step["SLURMD_NODENAME"] = step["SLURMD_NODENAME"].replace("gpu-a01", "127.0.0.1")
     spec, endpoint = locate(resolve(env=step), Environ(step), SLURM.locate, 5, SLURM.directory)
     assert (spec.host, endpoint.host) == (None, "127.0.0.1")
-    assert endpoint.directory is not None
-    assert endpoint.directory.serves == (rank == 4)
+    assert endpoint.directory
+    assert endpoint.serves_directory == (rank == 4)
     assert not (commands / "asked").exists()
 
 

@@ -21,7 +21,7 @@ distributed: Any = torch.distributed
 def join(keywords: dict[str, Any]) -> dict[str, Any]:
     """Join the group, sum over it, and say what this rank took, or the error that it met."""
     try:
-        with colossalai_env.init_from_env(timeout=20, **keywords) as job:
+        with colossalai_env.init_from_env(timeout=120, **keywords) as job:
             total = torch.full((1,), float(job.rank + 1))
             distributed.all_reduce(total)
             took = {"device": str(job.device), "backend": job.backend, "local_rank": job.local_rank}

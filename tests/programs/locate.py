@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 import colossalai_env
-from colossalai_env.endpoint import locate
+from colossalai_env._locate import locate
+from colossalai_env._registry import resolvers
 from colossalai_env.environ import Environ
-from colossalai_env.registry import resolvers
 
 environ = Environ.snapshot()
 spec = colossalai_env.resolve()

@@ -11,7 +11,7 @@ import colossalai_env
 
 distributed: Any = torch.distributed
 before = dict(os.environ)
-with colossalai_env.init_from_env(timeout=30) as job:
+with colossalai_env.init_from_env(timeout=120) as job:
     if "--crash-once" in sys.argv and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and job.rank == 1:
         os._exit(3)
     total = torch.tensor([float(job.rank + 1)])

@@ -13,7 +13,7 @@ import colossalai_env
 parser = argparse.ArgumentParser()
 parser.add_argument("--host")
 parser.add_argument("--port", type=int)
-job = colossalai_env.init_from_env(args=parser.parse_args(), timeout=40, seed=7)
+job = colossalai_env.init_from_env(args=parser.parse_args(), timeout=120, seed=7)
 model = DistributedDataParallel(torch.nn.Linear(4, 1))
 optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
 inputs = torch.randn(32, 4)[job.rank :: job.world_size]

@@ -1,0 +1,111 @@
+"""explain(): who was asked, who claimed, who won, and where each value came from; as text or as JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ._arguments import arguments
+from ._candidates import Candidate
+from ._resolution import Resolution, examine
+from .environ import Environ
+from .errors import ColossalaiEnvError
+from .resolver import Claim, NoMatch, ResolverProtocol
+from .spec import FIELDS, DistSpec
+
+
+@attrs.frozen
+class Explanation:
+    """Why `resolve` answers as it does: ``str()`` for people, `to_dict` for programs."""
+
+    resolution: Resolution
+
+    def __str__(self) -> str:
+        """Return the report: one line a resolver, then one line a field, or the error."""
+        lines = ["Resolvers asked, innermost first:"]
+        lines += [f"  {self._answer(candidate)}" for candidate in self.resolution.candidates]
+        lines += [f"Warning: {warning}" for warning in self.resolution.warnings]
+        outcome = self.resolution.outcome
+        if isinstance(outcome, ColossalaiEnvError):
+            return "\n".join([*lines, f"{type(outcome).__name__}: {outcome}"])
+        width = max(len(name) for name in FIELDS)
+        lines.append(f"Answer: {outcome}")
+        lines += [f"  {name:{width}}  {self._told(outcome, name)}" for name in FIELDS if name != "resolver"]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain values that JSON can carry."""
+        outcome = self.resolution.outcome
+        report: dict[str, Any] = {
+            "resolvers": [self._candidate(item) for item in self.resolution.candidates],
+            "warnings": list(self.resolution.warnings),
+        }
+        if isinstance(outcome, ColossalaiEnvError):
+            report["error"] = {"type": type(outcome).__name__, "message": str(outcome)}
+        else:
+            report["spec"] = {name: getattr(outcome, name) for name in FIELDS}
+            report["sources"] = dict(outcome.sources)
+        return report
+
+    def _won(self, candidate: Candidate) -> bool:
+        outcome = self.resolution.outcome
+        return isinstance(outcome, DistSpec) and outcome.resolver == candidate.name
+
+    def _answer(self, candidate: Candidate) -> str:
+        answer, layer = candidate.answer, candidate.layer.name.lower()
+        head = f"{candidate.name:15} {layer:10} "
+        if isinstance(answer, NoMatch):
+            partial = f", only {', '.join(answer.found)} set" if answer.found else ""
+            return f"{head}no: {answer.reason}{partial}"
+        if isinstance(answer, Claim):
+            claim = f"rank {answer.spec.rank} of {answer.spec.world_size}"
+            return f"{head}{'wins' if self._won(candidate) else 'outranked'}: {claim}"
+        return f"{head}invalid: {answer.error}"
+
+    def _candidate(self, candidate: Candidate) -> dict[str, Any]:
+        answer = candidate.answer
+        report: dict[str, Any] = {
+            "name": candidate.name,
+            "layer": candidate.layer.name.lower(),
+            "distribution": candidate.origin,
+            "won": self._won(candidate),
+        }
+        if isinstance(answer, NoMatch):
+            report.update(
+                answer="no match", reason=answer.reason, found=list(answer.found), missing=list(answer.missing)
+            )
+        elif isinstance(answer, Claim):
+            report.update(answer="claim", rank=answer.spec.rank, world_size=answer.spec.world_size)
+        else:
+            report.update(answer="invalid", error=type(answer.error).__name__, reason=str(answer.error))
+        return report
+
+    def _told(self, spec: DistSpec, name: str) -> str:
+        value = getattr(spec, name)
+        source = spec.sources.get(name)
+        if value is None:
+            return "unknown"
+        return f"{value}  <- {source}" if source else f"{value}"
+
+
+def explain(
+    *,
+    env: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+    args: object = None,
+    resolver: str | ResolverProtocol | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    local_rank: int | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    backend: str | None = None,
+) -> Explanation:
+    """Explain what `resolve` answers to the same arguments, errors included."""
+    try:
+        given = arguments(
+            args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
+        )
+    except ColossalaiEnvError as error:
+        return Explanation(Resolution((), error))
+    return Explanation(examine(Environ.snapshot(env, argv), given, resolver))

@@ -1,0 +1,126 @@
+"""The torch process group: made on torch's store, and destroyed.
+
+torch takes seconds to import, so it is imported by what needs it, when rank 0's socket is bound.
+"""
+
+import random
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import _gloo
+from . import _hardware as hardware
+from ._calls import start
+from ._devices import binds_at_once
+from ._rendezvous.torch_store import Store, torch_release
+from .environ import Environ
+from .errors import GroupFailed
+from .spec import DistSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _c10d() -> Any:  # noqa: ANN401 - it does not export its stores to type checkers
+    from torch import distributed
+
+    return distributed
+
+
+def make_alone(environ: Environ, spec: DistSpec, backend: str, device: "torch.device") -> None:
+    """Make the group of a single process, on a store in its own memory; raise `GroupFailed`."""
+    try:
+        _make(_c10d().HashStore(), spec, backend, device)
+    except (RuntimeError, ValueError) as error:
+        abandon()
+        raise explained(spec, environ, backend, error)[0] from None
+
+
+def make(store: Store, prefix: str, spec: DistSpec, backend: str, device: "torch.device") -> None:
+    """Make the group of all ranks on a store, under a prefix; raises what torch raises."""
+    _make(_c10d().PrefixStore(prefix, store), spec, backend, device)
+
+
+def explained(spec: DistSpec, environ: Environ, backend: str, error: Exception) -> tuple[GroupFailed, bool]:
+    """Put a backend's error into our words, and NCCL's with what they mean; return whether its cause is surely here."""
+    from ._nccl import Words
+
+    rank, here = spec.rank, socket.gethostname()
+    words = Words.of(str(error), environ)
+    if words is not None:
+        return GroupFailed(rank, here, backend, words.problem, words.advice), words.own
+    line = str(error).partition("\n")[0].rstrip(". ")
+    cause = _gloo.meaning(line, environ)
+    problem = f"{line}; {cause}" if cause else line
+    if spec.world_size > 1:
+        return GroupFailed(rank, here, backend, problem), False
+    return GroupFailed(rank, here, backend, problem, "Look at the network interfaces (GLOO_SOCKET_IFNAME)"), True
+
+
+def _make(store: Any, spec: DistSpec, backend: str, device: "torch.device") -> None:  # noqa: ANN401 - see _c10d
+    c10d = _c10d()
+    at_once = device.type == "cuda" and binds_at_once(
+        backend, torch_release(), detail=c10d.get_debug_level() == c10d.DebugLevel.DETAIL
+    )
+    hardware.select(device)  # the current device is each thread's own
+    c10d.init_process_group(
+        backend=backend,
+        store=store,
+        rank=spec.rank,
+        world_size=spec.world_size,
+        timeout=c10d.constants.default_pg_nccl_timeout if "nccl" in backend else None,
+        device_id=device if at_once else None,
+    )
+
+
+ABANDONING = 1.0
+"""Seconds that the end of an abandoned group may take: NCCL's waits for the other ranks."""
+
+_kept: list[object] = []
+"""Groups that are not to be freed."""
+
+
+def destroy() -> None:
+    """Destroy the process group, unless the program did.
+
+    Before torch 2.8 a group of gloo is freed with the GIL held, and joins threads that may wait for the GIL to free
+    their last tensor (pytorch/pytorch#154976): of 60 plain processes that broadcast an object and destroyed the group,
+    10 hung with torch 2.6. There the group is kept, and its threads have a moment before Python may end.
+    """
+    c10d = _c10d()
+    if c10d.is_initialized():
+        old = torch_release() < (2, 8)
+        if old:
+            _kept.append(c10d.group.WORLD)
+        c10d.destroy_process_group()
+        if old:
+            time.sleep(0.05)
+
+
+def is_made() -> bool:
+    """Return whether this process has a group; torch is not imported for that, and may be in its import."""
+    return bool(getattr(sys.modules.get("torch.distributed"), "is_initialized", bool)())
+
+
+def abandon() -> None:
+    """Destroy the group that was made all the same while init failed, as far as that takes a moment.
+
+    A program that ends with such a group may be aborted by its threads, and a second call of init would refuse.
+    """
+    if is_made():
+        start(destroy).wait(ABANDONING)
+
+
+def seed_all(seed: int) -> None:
+    """Seed random, numpy where it is installed, and torch on CPU and accelerators."""
+    import torch
+
+    torch_of_any_type: Any = torch
+    random.seed(seed)
+    torch_of_any_type.manual_seed(seed)
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what other libraries draw from

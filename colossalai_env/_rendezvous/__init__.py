@@ -1,0 +1,1 @@
+"""The ranks of a launch meet: one store, one roll call, one process group."""

@@ -1,0 +1,206 @@
+"""Guests look for rank 0's store by plain TCP; torch's own client would wait for ever on a silent service."""
+
+import errno
+import os
+import random
+import selectors
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from typing import cast
+
+import attrs
+
+from colossalai_env._addresses import Target, family, shown
+from colossalai_env.errors import RankFailed
+
+from .listener import EARLY, read_early
+from .tcp_store import PING, PONG, VALIDATE, TCPStoreConnection
+
+SILENT = "accepts connections and says nothing"
+
+
+def leave_word(finder: "StoreFinder", key: str, text: str, seconds: float) -> None:
+    """Add a text to a key of the stores where rank 0 may be; one that is not served yet reads it when it is."""
+    until = time.monotonic() + seconds
+    taken = False
+    while not taken and time.monotonic() < until:
+        for target in finder.stores():
+            with suppress(OSError), closing(TCPStoreConnection(target, until)) as connection:
+                connection.append(key, text)
+                taken = True
+        time.sleep(0.01)
+
+
+@attrs.define(eq=False)
+class _Probe:
+    """One address and port that rank 0 may listen at, and what is known of it."""
+
+    target: Target
+    due: float = 0.0
+    pause: float = 0.002
+    connection: socket.socket | None = None
+    heard: bytes = b""
+
+
+@attrs.define
+class StoreFinder:
+    """Looks for a TCPStore at some targets, and where the job's directory says that rank 0 is."""
+
+    targets: Sequence[Target]
+    slowest: float = 0.02
+    """Seconds between two tries, at most; larger worlds try less often."""
+    job: str | None = None
+    """Whose rank 0 is looked for; when it says that it goes, so do we."""
+    directory: bool = False
+    """Whether a directory answers at the targets, and not rank 0."""
+    met: dict[Target, str] = attrs.field(factory=dict)
+    """What answered last at each target."""
+    _probes: list[_Probe] = attrs.field(init=False)
+    _selector: selectors.BaseSelector = attrs.field(init=False, factory=selectors.DefaultSelector)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with all targets due."""
+        self._probes = [_Probe(target) for target in self.targets]
+
+    def find(self, until: float) -> Target | None:
+        """Return a target where a TCPStore answers, or None when the time is over.
+
+        Raises `RankFailed` where the job's rank 0 says that it goes.
+        """
+        while (now := time.monotonic()) < until:
+            self._connect_due(now)
+            due = [probe.due for probe in self._probes if probe.connection is None]
+            wait = max(0.0, min([until, now + 0.2, *due]) - now)
+            for key, _ in self._selector.select(wait):
+                if self._answered(key.data):
+                    return cast("Target", key.data.target)
+        return None
+
+    def reject(self, target: Target, reason: str, pause: float = 0.5) -> None:
+        """Try a target again later: its store is not the one that is looked for."""
+        self.met[target] = reason
+        for probe in self._probes:
+            if probe.target == target:
+                probe.due = time.monotonic() + pause
+
+    def stores(self) -> list[Target]:
+        """Return where a store may be: the targets, or, where they are a directory's, what that has told."""
+        told = [probe.target for probe in self._probes[len(self.targets) :]]
+        return told if self.directory else list(self.targets)
+
+    def attempts(self) -> str:
+        """Describe what answered at each target."""
+        return "; ".join(f"{shown(target)} {what}" for target, what in self.met.items()) or "nothing was tried"
+
+    def close(self) -> None:
+        """Close what is open."""
+        for probe in self._probes:
+            self._drop(probe)
+        self._selector.close()
+
+    def _connect_due(self, now: float) -> None:
+        for probe in self._probes:
+            if probe.connection is None and probe.due <= now:
+                self._connect(probe)
+
+    def _connect(self, probe: _Probe) -> None:
+        probe.connection = socket.socket(family(probe.target[0]))
+        probe.connection.setblocking(False)  # noqa: FBT003 - the socket's own spelling
+        probe.heard = b""
+        code = probe.connection.connect_ex(probe.target)
+        if code not in {0, errno.EINPROGRESS}:
+            self._fail(probe, _refusal(code))
+            return
+        self._selector.register(probe.connection, selectors.EVENT_WRITE, probe)
+
+    def _answered(self, probe: _Probe) -> bool:
+        connection = probe.connection
+        if connection is None:
+            return False
+        code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(probe, _refusal(code))
+            return False
+        try:
+            if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
+                connection.send(VALIDATE + PING)
+                self._selector.modify(connection, selectors.EVENT_READ, probe)
+                self.met[probe.target] = f"{SILENT}, as a rank 0 does that imports torch"
+                return False
+            heard = connection.recv(4096)
+        except OSError as error:
+            self._fail(probe, _refusal(error.errno or 0))
+            return False
+        probe.heard += heard
+        if probe.heard == PONG:
+            self._drop(probe)
+            probe.due = float("inf")
+            return True
+        if probe.heard.startswith(EARLY):
+            if probe.heard.count(b"\n") == 2 or not heard:
+                self._hear(probe)
+        elif not heard or not PONG.startswith(probe.heard):
+            self._fail(probe, f"is no torch store: {_first(probe.heard)}", 0.5)
+        return False
+
+    def _hear(self, probe: _Probe) -> None:
+        """Take what a process of ours says in a store's place."""
+        job, told = read_early(probe.heard)
+        if job != self.job:
+            self._fail(probe, f"belongs to another job, {job!r}: {told.get('gone', 'it looks for its rank 0')}", 0.5)
+        elif "rank0" in told:
+            address, port = told["rank0"]
+            self._fail(probe, f"says that rank 0 is at {shown((address, port))}", 5.0)
+            if all(other.target != (address, port) for other in self._probes):
+                self._probes.append(_Probe((address, port)))
+        elif "gone" in told:
+            raise RankFailed(told["gone"])
+        else:
+            self._fail(probe, _first(probe.heard), 0.5)
+
+    def _fail(self, probe: _Probe, what: str, pause: float = 0.0) -> None:
+        self.met[probe.target] = what
+        self._drop(probe)
+        probe.pause = min(self.slowest, probe.pause * 1.5)
+        probe.due = time.monotonic() + max(pause, probe.pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+
+    def _drop(self, probe: _Probe) -> None:
+        """Let go of a connection; a signal that came between these lines leaves the rest of them to `close`."""
+        connection = probe.connection
+        if connection is not None and connection.fileno() >= 0:
+            if connection in self._selector.get_map():
+                self._selector.unregister(connection)
+            connection.close()
+        probe.connection = None
+
+
+def _first(heard: bytes) -> str:
+    return f"its first bytes are {heard[:32]!r}" if heard else "it closes the connection"
+
+
+def _refusal(code: int) -> str:
+    return f"answers {errno.errorcode.get(code, code)} ({os.strerror(code)})"
+
+
+def is_answered(target: Target, seconds: float) -> bool:
+    """Return whether a TCPStore answers at `target` within the seconds."""
+    finder = StoreFinder([target])
+    try:
+        return finder.find(time.monotonic() + seconds) is not None
+    finally:
+        finder.close()
+
+
+def stranger_at(target: Target, seconds: float = 1.5) -> str:
+    """Describe what listens at `target` and is no TCPStore, by its first bytes; it is greeted as HTTP expects."""
+    try:
+        with socket.create_connection(target, timeout=seconds) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            heard = connection.recv(64)
+    except TimeoutError:
+        return f"a service that is not a torch store: it {SILENT}"
+    except OSError as error:
+        return f"a service that is not a torch store: it {_refusal(error.errno or 0)}"
+    return f"a service that is not a torch store: {_first(heard)}"

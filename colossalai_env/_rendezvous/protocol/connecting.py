@@ -1,0 +1,102 @@
+"""While the process group is made: who is connected, who failed, who is gone; and how a launch is left."""
+
+from colossalai_env.errors import LostRanks, RankFailed
+
+from . import keys
+from .report import RankReport, named, read_reports
+from .requests import Deadline, Protocol, add, call_ended, pause, post, read, wait_for
+from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK
+
+
+def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
+    """Look around while this rank's own connect, the call beside this protocol, is under way.
+
+    Raises `RankFailed` when another rank failed at it, and `LostRanks` when one is gone or the time is over.
+    """
+    ticks = 0
+    pulses: dict[int, int] = {}
+    while not (yield from call_ended(min(TICK, max(0.0, deadline.remaining + CONNECT_LATEST)))):
+        broken = yield from read(keys.BROKEN.name)
+        if broken is not None:
+            raise RankFailed(broken)
+        if deadline.remaining + CONNECT_LATEST <= 0:
+            late = yield from _unconnected(rank)
+            names = named(late) or (f"rank {rank}",)
+            failure = LostRanks(names, f"did not connect to the process group within {deadline.timeout:.1f} s")
+            yield from post({keys.BROKEN.name: str(failure)})
+            raise failure
+        yield from add(keys.PULSE.of(rank), 1)
+        ticks += 1
+        if rank == 0 and ticks % PULSE == 0:
+            still = yield from _without_pulse(pulses)
+            if still:
+                failure = LostRanks(named(still), "died or froze while the process group was made")
+                yield from post({keys.BROKEN.name: str(failure)})
+                yield from add(keys.PARTED.name, len(still))  # they will not say goodbye
+                raise failure
+
+
+def _without_pulse(pulses: dict[int, int]) -> Protocol[list[RankReport]]:
+    """Return the ranks that are not connected and have not ticked since the last look; note their ticks."""
+    late = yield from _unconnected(0)
+    still: list[RankReport] = []
+    for one in late:
+        pulse = yield from add(keys.PULSE.of(one.rank), 0)
+        if pulses.get(one.rank) == pulse:
+            still.append(one)
+        pulses[one.rank] = pulse
+    return still
+
+
+def _unconnected(rank: int, marks: tuple[keys.Key, ...] = (keys.CONNECTED,)) -> Protocol[list[RankReport]]:
+    """Return the other ranks that bear none of the marks."""
+    log = yield from read(keys.REPORTS.name)
+    late: list[RankReport] = []
+    for one in read_reports(log):
+        found = False
+        for mark in marks:
+            found = found or (yield from wait_for((mark.of(one.rank),)))
+        if not found and one.rank != rank:
+            late.append(one)
+    return late
+
+
+def report_connect_failure(rank: int, deadline: Deadline, sentence: str) -> Protocol[list[RankReport]]:
+    """Report that this rank's connect failed, and return those of whom nothing is heard for a moment."""
+    yield from post({keys.FAILED.of(rank): sentence})
+    both = (keys.CONNECTED, keys.FAILED)
+    late = yield from _unconnected(rank, both)
+    until = _until(deadline)
+    while late and deadline.clock() < until:
+        yield from pause(0.1)
+        late = yield from _unconnected(rank, both)
+    yield from post({keys.BROKEN.name: sentence})
+    if rank == 0:
+        yield from add(keys.PARTED.name, len(late))
+    return late
+
+
+def part(deadline: Deadline, others: int) -> Protocol[None]:
+    """Leave a group that failed; where `others` may still read the store, wait a moment for them to have left."""
+    if not others:
+        yield from add(keys.PARTED.name, 1)
+        return
+    yield from _wait_for_count(keys.PARTED, others, _until(deadline), deadline, 0.05)
+
+
+def _until(deadline: Deadline) -> float:
+    """Return when a wait for the others' words after a failure ends."""
+    return deadline.clock() + min(PART, max(0.0, deadline.remaining + PART_LATEST))
+
+
+def close(deadline: Deadline, others: int) -> Protocol[None]:
+    """Leave a job that is done; whoever serves the store for `others` waits a moment for them to close, too."""
+    if not others:
+        yield from add(keys.CLOSED.name, 1)
+        return
+    yield from _wait_for_count(keys.CLOSED, others, deadline.clock() + CLOSE, deadline, 0.005)
+
+
+def _wait_for_count(key: keys.Key, count: int, until: float, deadline: Deadline, step: float) -> Protocol[None]:
+    while (yield from add(key.name, 0)) < count and deadline.clock() < until:
+        yield from pause(step)

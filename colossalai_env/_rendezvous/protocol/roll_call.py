@@ -1,0 +1,280 @@
+"""The roll call: every rank reports once, rank 0 gives one verdict, and all leave with the same."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from colossalai_env.errors import (
+    ColossalaiEnvError,
+    ExtraProcess,
+    InconsistentRanks,
+    LostRanks,
+    MissingRanks,
+    RankFailed,
+)
+
+from . import keys
+from .placement import Placement, node_level, placements, sharing, too_few_devices
+from .report import RankReport, named, read_reports
+from .requests import Deadline, Protocol, add, append, call_ended, is_alive, pause, post, read, wait_for
+from .timing import (
+    ACKNOWLEDGE,
+    ACKNOWLEDGE_LATEST,
+    BEAT,
+    FAREWELL,
+    GO_LATEST,
+    GRACE,
+    IMPORTING,
+    LATE_ACKNOWLEDGE,
+    LINGER,
+    LINGER_LATEST,
+    LOOK,
+    SILENCE,
+    VERDICT_LATEST,
+)
+from .verdict import missing, problem, read_verdict, written
+
+READY = "ok"
+"""What a good verdict begins with; the world's size follows."""
+
+LATEST = {keys.VERDICT: VERDICT_LATEST, keys.GO: GO_LATEST}
+"""Seconds after its own deadline that a rank still waits for rank 0's word."""
+
+Show = Callable[[Sequence[RankReport]], None]
+"""Receives the reports of who is here, about twice a second."""
+
+
+def report(one: RankReport) -> Protocol[int]:
+    """Put one's report into the log, and wake rank 0 when it is the last or brings an error; return its place."""
+    yield from append(keys.REPORTS.name, one.line())
+    place = yield from add(keys.COUNT.name, 1)
+    if place == one.world_size or one.error is not None:
+        yield from post({keys.WAKE.name: "1"})
+    return place
+
+
+def importing(rank: int, host: str, pid: int, deadline: Deadline) -> Protocol[None]:
+    """Wait for this rank's import of torch, the call beside this protocol; report it to rank 0 where it takes long.
+
+    Returns when it is done or the time is over. Raises a bad verdict where rank 0 gives one meanwhile.
+    """
+    told = False
+    while not (yield from call_ended(min(IMPORTING, max(0.0, deadline.remaining)))) and deadline.remaining > 0:
+        if not told:
+            yield from append(keys.IMPORTING.name, json.dumps([rank, host, pid]) + "\n")
+            told = True
+        for key in (keys.VERDICT, keys.GO):  # go is what bad news comes by when ranks were missing
+            text = yield from read(key.name)
+            failure = None if text is None else _failure(text)
+            if failure is not None:
+                yield from post({keys.READ.of(f"pid {pid} on {host}"): "1"})
+                raise failure
+
+
+def member(mine: RankReport, leader_process: str, deadline: Deadline) -> Protocol[Placement | None]:
+    """Report, acknowledge, and return with rank 0's verdict; the placement is what the launcher left unknown.
+
+    Raises a `ColossalaiEnvError`, the same on all ranks, or `ExtraProcess` where the group is complete.
+    """
+    place = yield from report(mine)
+    verdict = yield from _hear(keys.VERDICT, mine, leader_process, deadline)
+    yield from _leave_if_bad(verdict, mine)
+    if place > int(verdict.removeprefix(READY)):  # of rank 0's world, not of one's own
+        yield from _refuse_extra(mine)
+    yield from post({keys.ACKNOWLEDGED.of(mine.rank): "1"})
+    go = yield from _hear(keys.GO, mine, leader_process, deadline)
+    yield from _leave_if_bad(go, mine)
+    if not mine.incomplete:
+        return None
+    placement = yield from read(keys.PLACEMENT.of(mine.rank), SILENCE)
+    if placement is None:
+        raise LostRanks((f"rank 0 ({leader_process})",), "let all ranks in and then gave no sign of life")
+    return Placement(*json.loads(placement))
+
+
+def _failure(verdict: str) -> ColossalaiEnvError | None:
+    return None if verdict.startswith(READY) else read_verdict(verdict)
+
+
+def _leave_if_bad(verdict: str, mine: RankReport) -> Protocol[None]:
+    failure = _failure(verdict)
+    if failure is not None:
+        yield from post({keys.READ.of(mine.process): "1"})
+        raise failure
+
+
+def _refuse_extra(mine: RankReport) -> Protocol[None]:
+    log = yield from read(keys.REPORTS.name)
+    holder = next((one for one in read_reports(log) if one.rank == mine.rank and one.pid != mine.pid), None)
+    raise ExtraProcess(mine.rank, mine.process, holder.process if holder else "another process")
+
+
+def _hear(key: keys.Key, mine: RankReport, leader_process: str, deadline: Deadline) -> Protocol[str]:
+    """Wait for rank 0 to post, as long as it lives and the time lasts; its own deadline may be a moment later."""
+    beat, quiet_since = -1, deadline.clock()
+    while True:
+        remaining = deadline.remaining + LATEST[key]
+        text = yield from read(key.name, min(LOOK, max(0.0, remaining)))
+        if text is not None:
+            return text
+        if remaining <= 0:
+            text = yield from _last_word(key, mine, deadline)
+            return text
+        alive = yield from is_alive(max(0.05, min(LOOK, deadline.remaining + LATEST[key])))
+        now = (yield from add(keys.BEAT.name, 0)) if alive else beat
+        if now != beat:
+            beat, quiet_since = now, deadline.clock()
+        elif deadline.clock() - quiet_since >= SILENCE:
+            raise LostRanks((f"rank 0 ({leader_process})",), f"gives no sign of life for {SILENCE:.0f} s")
+
+
+def _last_word(key: keys.Key, mine: RankReport, deadline: Deadline) -> Protocol[str]:
+    """Give up: tell rank 0, whose deadline may be later, and judge alone."""
+    log = yield from read(keys.REPORTS.name)
+    reports = read_reports(log)
+    failure: ColossalaiEnvError = missing(reports, mine.world_size, deadline.timeout)
+    if len({one.rank for one in reports}) >= mine.world_size:
+        failure = LostRanks(("rank 0",), f"gave no verdict within {deadline.timeout:.1f} s, though all ranks answered")
+    yield from report(attrs.evolve(mine, error=str(failure), gave_up=True))
+    text = yield from read(key.name)
+    return written(failure) if text is None or text.startswith(READY) else text
+
+
+def leader(
+    mine: RankReport, farewells: str, deadline: Deadline, show: Show, hint: str = ""
+) -> Protocol[tuple[Placement, str | None]]:
+    """Report, wait for all, judge, see that all are still there, and let them go.
+
+    `farewells` is the key of what ranks report that leave before they know whose store it is. `hint` is added to the
+    error where no other host was heard from. Returns rank 0's own placement, and a warning where devices are shared.
+    Raises a verdict.
+    """
+    yield from report(mine)
+    failure, reports = yield from _gather(mine, farewells, deadline, show)
+    lost: list[RankReport] = []
+    verdict: str | None = None
+    if failure is None or isinstance(failure, MissingRanks):
+        verdict = f"{READY} {mine.world_size}"
+        yield from post({keys.VERDICT.name: verdict})
+        late = failure is not None
+        within = LATE_ACKNOWLEDGE if late else min(ACKNOWLEDGE, max(0.0, deadline.remaining) + ACKNOWLEDGE_LATEST)
+        lost = yield from _unacknowledged(mine, _waiting(reports), deadline, within)
+        if late:
+            log = yield from read(keys.REPORTS.name)
+            waiting = _waiting(read_reports(log))
+            lost = [one for one in lost if one in waiting]  # the others gave up meanwhile
+            slow = yield from read(keys.IMPORTING.name)
+            failure = missing(reports, mine.world_size, deadline.timeout, lost, _importers(slow), hint)
+        elif lost:
+            failure = LostRanks(named(lost), "answered and then died or froze")
+    if failure is None:
+        placed = placements(reports)
+        told = {keys.PLACEMENT.of(one.rank): placed[one.rank].line() for one in reports if one.incomplete}
+        yield from post(told)
+        yield from post({keys.GO.name: READY})
+        return placed[mine.rank], sharing(reports)
+    bad = written(failure)
+    yield from post({keys.GO.name: bad, keys.VERDICT.name: verdict or bad})
+    yield from _linger(mine, deadline, failure, lost)
+    raise failure
+
+
+def _waiting(reports: Sequence[RankReport]) -> list[RankReport]:
+    """Return one report of each rank that still waits for the verdict: those that gave up have left."""
+    left = {one.rank for one in reports if one.gave_up}
+    return list({one.rank: one for one in reports if one.rank not in left}.values())
+
+
+def _gather(
+    mine: RankReport, farewells: str, deadline: Deadline, show: Show
+) -> Protocol[tuple[ColossalaiEnvError | None, list[RankReport]]]:
+    woken: str | None = None
+    odd_since: float | None = None
+    while True:
+        if woken is None:
+            woken = yield from read(keys.WAKE.name, max(0.0, min(BEAT, deadline.remaining)))
+        else:
+            yield from pause(BEAT)
+        yield from add(keys.BEAT.name, 1)
+        log = yield from read(keys.REPORTS.name)
+        gone = yield from read(farewells)
+        reports = [*read_reports(log), *read_reports(gone)]
+        show(reports)
+        failure = problem(reports, deadline.timeout)
+        gave_up = any(one.gave_up for one in reports)  # and reported a second time
+        complete = not gave_up and len(reports) >= max(one.world_size for one in reports)  # rank 0 may be the odd one
+        if isinstance(failure, InconsistentRanks) and not complete:
+            odd_since = deadline.clock() if odd_since is None else odd_since
+            failure = failure if deadline.clock() - odd_since >= GRACE else None
+        if failure is None and complete:
+            placed = placements(reports).items()
+            failure = node_level(reports) or too_few_devices(reports, {rank: at.local_rank for rank, at in placed})
+        if failure is not None or complete:
+            return failure, reports
+        if deadline.remaining <= 0 or gave_up:
+            return missing(reports, mine.world_size, deadline.timeout), reports
+
+
+def _importers(log: str | None) -> Mapping[int, str]:
+    """Read which ranks have said that they import torch, and where."""
+    said = (json.loads(line) for line in (log or "").splitlines())
+    return {int(rank): f"pid {pid} on {host}" for rank, host, pid in said}
+
+
+def _unacknowledged(
+    mine: RankReport, reports: Sequence[RankReport], deadline: Deadline, within: float
+) -> Protocol[list[RankReport]]:
+    """Wait until each has shown that it is still there; return those that have not."""
+    others = [one for one in reports if one.rank != mine.rank]
+    marks = tuple(keys.ACKNOWLEDGED.of(one.rank) for one in others)
+    until = deadline.clock() + within
+    complete = yield from wait_for(marks, min(BEAT, within))
+    while not complete and deadline.clock() < until:
+        yield from add(keys.BEAT.name, 1)
+        complete = yield from wait_for(marks, max(0.0, min(BEAT, until - deadline.clock())))
+    lost: list[RankReport] = []
+    if not complete:
+        for one, mark in zip(others, marks, strict=True):
+            if not (yield from wait_for((mark,))):
+                lost.append(one)
+    return lost
+
+
+def _linger(
+    mine: RankReport, deadline: Deadline, failure: ColossalaiEnvError, lost: Sequence[RankReport]
+) -> Protocol[None]:
+    """Serve the verdict until all who can read it have, or for as long as it may take them.
+
+    A rank that gave up still asks for rank 0's word, and then leaves as the others do.
+    """
+    until = deadline.clock() + min(LINGER, max(0.0, deadline.remaining) + LINGER_LATEST)
+    gone = {keys.READ.of(one.process) for one in (mine, *lost)}
+    while deadline.clock() < until:
+        log = yield from read(keys.REPORTS.name)
+        reports = read_reports(log)
+        if isinstance(failure, MissingRanks) or len(reports) >= mine.world_size:
+            slow = yield from read(keys.IMPORTING.name)
+            here = {one.process for one in reports} | {*_importers(slow).values()}
+            read_by_all = yield from wait_for(tuple({keys.READ.of(process) for process in here} - gone))
+            if read_by_all:
+                return
+        yield from pause(0.05)
+
+
+def abort(mine: RankReport, *, hosts: bool) -> Protocol[None]:
+    """Report at any moment that this rank is stopped; who serves the store for the others does so a moment longer.
+
+    A bad verdict that is out already stays as it is.
+    """
+    failure = RankFailed(str(mine.error), str(mine))
+    verdict = {key.name: written(failure) for key in (keys.VERDICT, keys.GO)} if hosts else {}
+    for key in list(verdict):
+        text = yield from read(key)
+        if text is not None and not text.startswith(READY):
+            del verdict[key]
+    yield from post({keys.BROKEN.name: str(failure), **verdict})
+    if hosts:
+        yield from pause(FAREWELL)
+    else:
+        yield from report(mine)
