@@ -265,18 +265,19 @@ class Runner:
         self._selector.close()
 
 
-def play(fault: Fault, library: str, warm: ForkServer, cap: float, pace: float = 1.0) -> Record:
+def play(fault: Fault, library: str, warm: ForkServer, cap: float, pace: Callable[[], float]) -> Record:
     """Play a fault with a library, for at most `cap` seconds, which are longer on a slow machine, as all others are."""
     if fault.plain is not None and library == "torch":
         raise ValueError(fault.plain)
-    return Runner(fault, library, warm, cap * pace, pace).play()
+    now = pace()
+    return Runner(fault, library, warm, cap * now, now).play()
 
 
 Player: TypeAlias = Callable[[Fault, str, float], "Future[Record]"]
 
 
 @contextlib.contextmanager
-def players(at_once: int, pace: float = 1.0) -> Generator[Player]:
+def players(at_once: int, pace: Callable[[], float] = lambda: 1.0) -> Generator[Player]:
     """Play faults, some at once, with one warm fork server; when this is left early, what is still played is ended."""
     pool = ThreadPoolExecutor(at_once)
     with contextlib.closing(ForkServer()) as warm:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from tests.pace import pace
+from tests.pace import RecentPace
 
 from .faults import FAULTS
 from .model import Fault, Rank
@@ -31,7 +31,7 @@ def records(request: pytest.FixtureRequest) -> Generator[dict[str, Future[Record
     """Play all faults that were selected, a few at once, from one warm fork server."""
     selected = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if f"{test_promises_are_kept.__name__}[{_id(fault)}]" in selected]
-    with players(AT_ONCE, pace()) as play:
+    with players(AT_ONCE, RecentPace()) as play:
         yield {fault.name: play(fault, "colossalai_env", _cap(fault)) for fault in chosen}
 
 
