@@ -19,7 +19,7 @@ pytestmark = pytest.mark.faults
 CAP = 18.0
 """Seconds after which a fault is ended; the longest timeout of a rank and 2 s more are less."""
 
-COLD = 25.0
+COLD = 60.0
 """Seconds more for ranks that import torch first, which a busy machine makes long."""
 
 AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "4"))

@@ -20,7 +20,7 @@ def _odd(rank: int, size: int = 3, **odd: Any) -> Rank:
 
 def _release(rank: int, library: str, protocol: int) -> Rank:
     """Return a rank with another release of the library."""
-    return Rank(name=str(rank), rank=rank, size=3, cold=True, timeout=30.0, release=(library, protocol))
+    return Rank(name=str(rank), rank=rank, size=3, cold=True, timeout=60.0, release=(library, protocol))
 
 
 FAULTS = (
@@ -66,8 +66,8 @@ FAULTS = (
         name="another release on rank 1",
         promises=(5,),
         story="rank 1 of 3 has colossalai-env 99.1, whose protocol is the same",
-        processes=(*world(3, only="0 2", timeout=30.0), _release(1, "99.1", VERSION)),
-        says=(told("0 1 2", "rank 1", "<pid 1>", "colossalai-env version", "99.1", LIBRARY, "<here>", within=30.0),),
+        processes=(*world(3, only="0 2", timeout=60.0), _release(1, "99.1", VERSION)),
+        says=(told("0 1 2", "rank 1", "<pid 1>", "colossalai-env version", "99.1", LIBRARY, "<here>", within=60.0),),
     ),
     *(
         Fault(
@@ -75,10 +75,10 @@ FAULTS = (
             promises=(5,),
             story=f"rank {rank} of 3 has colossalai-env 99.1, whose protocol has another version",
             processes=(
-                *world(3, only=" ".join(str(other) for other in range(3) if other != rank), timeout=30.0),
+                *world(3, only=" ".join(str(other) for other in range(3) if other != rank), timeout=60.0),
                 _release(rank, "99.1", VERSION + 1),
             ),
-            says=(told("0 1 2", f"rank {rank}|rank 1|rank 2|<pid {rank}>", "99.1", LIBRARY, "<here>", within=30.0),),
+            says=(told("0 1 2", f"rank {rank}|rank 1|rank 2|<pid {rank}>", "99.1", LIBRARY, "<here>", within=60.0),),
         )
         for rank in (0, 1)
     ),
@@ -225,7 +225,7 @@ FAULTS = (
         story="rank 0 of 20 may open 60 files, too few for its connections",
         processes=(Rank(name="0", rank=0, size=20, files=60), *world(20, only="1 2")),
         says=(
-            told("0", "60", "file descriptors", "ulimit", within=ALONE),
+            told("0", "60", "file descriptors", "ulimit", within=T + 2),
             told("1 2", "60", "file descriptors", "rank 0", within=ALONE, since=entered("0")),
         ),
     ),
@@ -238,7 +238,7 @@ FAULTS = (
             Rank(name="0", rank=0, size=20, files=60, timeout=12.0, after=entered("2", 2.0)),
         ),
         says=(
-            told("0", "60", "file descriptors", "ulimit", within=ALONE),
+            told("0", "60", "file descriptors", "ulimit", within=T + 2),
             told("1 2", "60", "file descriptors", "rank 0", within=1.0, since=entered("0")),
         ),
     ),

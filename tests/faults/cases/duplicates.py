@@ -29,10 +29,10 @@ FAULTS = (
         promises=(4,),
         story="rank 0 of 2 is started twice; the second one comes while the first still imports torch",
         processes=(
-            *world(2, only="0", cold=True, timeout=30.0),
-            Rank(name="0b", rank=0, size=2, cold=True, timeout=30.0, after=listening("0")),
+            *world(2, only="0", cold=True, timeout=60.0),
+            Rank(name="0b", rank=0, size=2, cold=True, timeout=60.0, after=listening("0")),
         ),
-        says=(told("0 0b", "rank 0", "<pid 0>", "<pid 0b>", "<here>", within=28.0),),
+        says=(told("0 0b", "rank 0", "<pid 0>", "<pid 0b>", "<here>", within=58.0),),
     ),
     Fault(
         name="everyone is rank 0",

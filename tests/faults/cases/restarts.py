@@ -243,8 +243,8 @@ FAULTS = (
         promises=(12,),
         story="port scanners visit rank 0, a fresh interpreter, from the moment on which it listens",
         processes=(
-            Rank(name="0", rank=0, size=2, timeout=15.0, cold=True),
-            Rank(name="1", rank=1, size=2, timeout=15.0),
+            Rank(name="0", rank=0, size=2, timeout=60.0, cold=True),
+            Rank(name="1", rank=1, size=2, timeout=60.0),
             Bystander(name="scan", after=listening("0")),
         ),
         says=(fine("0 1"),),
@@ -275,8 +275,8 @@ FAULTS = (
         promises=(16, 12),
         story="rank 0 is a fresh interpreter: it listens before it imports torch, and by one socket ever after",
         processes=(
-            Rank(name="0", rank=0, size=2, timeout=15.0, cold=True, steps=HOLD),
-            Rank(name="1", rank=1, size=2, timeout=15.0, steps=HOLD),
+            Rank(name="0", rank=0, size=2, timeout=60.0, cold=True, steps=HOLD),
+            Rank(name="1", rank=1, size=2, timeout=60.0, steps=HOLD),
         ),
         looks=(
             Look(at=listening("0"), addresses=(EVERYWHERE,), owner="0"),
