@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -133,17 +133,17 @@ def join_world(
     """Meet the other ranks and make the group, or raise on all ranks."""
     refuse_platform()
     resolver = deciding.resolver if deciding else None
-    spec, endpoint = _locate(spec, environ, resolver, deadline.remaining)
+    ways, directory = getattr(resolver, "locate", ()), getattr(resolver, "directory", None)
+    spec, endpoint = locate(spec, environ, ways, deadline.remaining, directory)
     identity = Identity(rank=spec.rank, world_size=spec.world_size, job=spec.job_id, agent_store=spec.agent_store)
-    gloo = GlooSettings(environ)
-    frame = Frame(identity, endpoint, deadline, Here.now(), _job_end(resolver, environ, deadline))
-    try:
+    with ExitStack() as undo:
+        gloo = GlooSettings(environ)
+        undo.callback(gloo.close)
+        frame = Frame(identity, endpoint, deadline, Here.now(), _job_end(resolver, environ, deadline))
         reserved = reserve(frame)
-    except BaseException:
-        gloo.close()
-        raise
-    joining = _Joining(reserved, describe_this_process(spec, spec.backend or ""))
-    try:
+        joining = _Joining(reserved, describe_this_process(spec, spec.backend or ""))
+        undo.callback(process_group.abandon)
+        undo.callback(joining.close)
         with _interrupts_reported(joining):
             with _failures_reported(joining):
                 if identity.hosts:
@@ -175,19 +175,8 @@ def join_world(
             )
             gloo.formed()
             hardware.select(chosen)
-    except BaseException:
-        joining.phase.close()
-        process_group.abandon()
-        gloo.close()
-        raise
+        undo.pop_all()
     return Job(spec, chosen, backend, settings, connected, gloo)
-
-
-def _locate(
-    spec: DistSpec, environ: Environ, resolver: ResolverProtocol | None, seconds: float
-) -> tuple[DistSpec, Endpoint]:
-    """Find rank 0's endpoint, with what the resolver offers where its variables do not say it."""
-    return locate(spec, environ, getattr(resolver, "locate", ()), seconds, getattr(resolver, "directory", None))
 
 
 def _job_end(resolver: ResolverProtocol | None, environ: Environ, deadline: Deadline) -> float:
@@ -203,6 +192,10 @@ class _Joining:
 
     phase: Host | Contender | Guest | Entered | Gathered
     report: RankReport
+
+    def close(self) -> None:
+        """Let go of what the phase holds."""
+        self.phase.close()
 
 
 @contextmanager

@@ -116,6 +116,11 @@ class Entered:
         return self.frame.identity.rank or 0
 
     @property
+    def served(self) -> int:
+        """How many other ranks read the store that this process serves."""
+        return self.frame.identity.others if self.hosts else 0
+
+    @property
     def group_prefix(self) -> str:
         """What the keys of the process group begin with."""
         return f"{self.record.prefix}group"

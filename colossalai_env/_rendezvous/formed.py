@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar
 
 import attrs
 
@@ -22,8 +21,6 @@ from .store_client import StoreLost
 from .torch_store import Store
 
 log = logging.getLogger("colossalai_env")
-
-T = TypeVar("T")
 
 Explain = Callable[[Exception], tuple[ColossalaiEnvError, bool]]
 """Puts an error of a backend into our words, and says whether its cause is surely on this rank."""
@@ -73,9 +70,8 @@ class Gathered:
             except (RuntimeError, ValueError) as error:
                 raise self._failed(*explain(error)) from None
         except ColossalaiEnvError:
-            others = entered.frame.identity.others if entered.hosts else 0
             with suppress(StoreLost):
-                entered.client.drive(part(entered.frame.deadline, others), entered.frame.deadline)
+                entered.client.drive(part(entered.frame.deadline, entered.served), entered.frame.deadline)
             raise
         self._post({keys.CONNECTED.of(entered.rank): "1"})
         return Connected(entered)
@@ -125,9 +121,8 @@ class Connected:
     def close(self) -> None:
         """Report this rank's end; whoever serves the store keeps it for a moment for those that still use it."""
         entered = self.entered
-        others = entered.frame.identity.others if entered.hosts else 0
         try:
-            entered.client.drive(depart(entered.frame.deadline, others))
+            entered.client.drive(depart(entered.frame.deadline, entered.served))
         except StoreLost:
             log.debug("the store went before this rank did")
         finally:
