@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .cases.deaths import sudden
 from .faults import FAULTS
 from .memory.life import is_played, play
 from .memory.world import FIRST_PID
@@ -32,6 +33,14 @@ def test_promises_are_kept_in_memory(fault: Fault) -> None:
         drawn = random.Random(order)
         record = play(fault, choose=drawn.randrange, pace=_clocks(drawn)) if order else play(fault)
         held(record, problems(record))
+
+
+@pytest.mark.parametrize("order", range(12))
+def test_a_rank_that_dies_while_rank_0_is_connected_already_is_told_by_those_that_are_not(order: int) -> None:
+    """Its killer comes when all are there, and the connects of each take their time."""
+    drawn = random.Random(order)
+    record = play(sudden("KILL", 0.1), choose=drawn.randrange)
+    held(record, problems(record))
 
 
 def held(record: Record, found: Sequence[str]) -> None:

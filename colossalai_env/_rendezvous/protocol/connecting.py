@@ -5,7 +5,7 @@ from colossalai_env.errors import LostRanks, RankFailed
 from . import keys
 from .report import RankReport, named, read_reports
 from .requests import Deadline, Protocol, add, call_ended, pause, post, read, wait_for
-from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK
+from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK, WATCHES
 
 
 def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
@@ -15,6 +15,7 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
     """
     ticks = 0
     pulses: dict[int, int] = {}
+    watches = rank == 0
     while not (yield from call_ended(min(TICK, max(0.0, deadline.remaining + CONNECT_LATEST)))):
         broken = yield from read(keys.BROKEN.name)
         if broken is not None:
@@ -27,18 +28,31 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
             raise failure
         yield from add(keys.PULSE.of(rank), 1)
         ticks += 1
-        if rank == 0 and ticks % PULSE == 0:
-            still = yield from _without_pulse(pulses)
+        if ticks % PULSE == 1:
+            watches = watches or (yield from _watches_instead())
+            still = (yield from _without_pulse(rank, pulses)) if watches else []
             if still:
                 failure = LostRanks(named(still), "died or froze while the process group was made")
                 yield from post({keys.BROKEN.name: str(failure)})
                 yield from add(keys.PARTED.name, len(still))  # they will not say goodbye
                 raise failure
+    if watches and rank != 0:
+        yield from add(keys.WATCHES.name, -1)
 
 
-def _without_pulse(pulses: dict[int, int]) -> Protocol[list[RankReport]]:
-    """Return the ranks that are not connected and have not ticked since the last look; note their ticks."""
-    late = yield from _unconnected(0)
+def _watches_instead() -> Protocol[bool]:
+    """Return whether this rank looks after the others from now on: rank 0 is connected, and at most one other does."""
+    if not (yield from wait_for((keys.CONNECTED.of(0),))):
+        return False
+    if (yield from add(keys.WATCHES.name, 1)) <= WATCHES:
+        return True
+    yield from add(keys.WATCHES.name, -1)
+    return False
+
+
+def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankReport]]:
+    """Return the other ranks that are not connected and have not ticked since the last look; note their ticks."""
+    late = yield from _unconnected(rank)
     still: list[RankReport] = []
     for one in late:
         pulse = yield from add(keys.PULSE.of(one.rank), 0)

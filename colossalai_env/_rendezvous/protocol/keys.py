@@ -39,7 +39,10 @@ READ = Key("read/{}", "each rank that has read a bad verdict", "rank 0", "before
 
 CONNECTED = Key("in/{}", "a rank whose group is made", "the others", "while the group is made")
 FAILED = Key("out/{}", "a rank whose own connect failed", "the others", "while the group is made")
-PULSE = Key("pulse/{}", "a rank that still connects adds 1 a second", "rank 0", "to tell a slow rank from a lost one")
+PULSE = Key("pulse/{}", "a rank that still connects adds 1 a second", "a rank that watches", "to tell slow from lost")
+WATCHES = Key(
+    "watches", "a rank that watches adds 1", "ranks that connect", "when rank 0, which watches first, is connected"
+)
 BROKEN = Key("broken", "whoever finds that the group cannot be made", "all ranks", "while the group is made")
 PARTED = Key("parted", "each rank that leaves a group that failed adds 1", "rank 0", "before it ends the store")
 CLOSED = Key("closed", "each rank that closes its job adds 1", "rank 0", "before it ends the store")

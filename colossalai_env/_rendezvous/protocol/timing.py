@@ -38,7 +38,9 @@ LINGER, LINGER_LATEST = 2.0, 0.8
 TICK = 1.0
 """Between two looks of a rank while its group is made."""
 PULSE = 3
-"""Ticks after which rank 0 looks whether ranks that are not connected still tick."""
+"""Ticks between two looks whether ranks that are not connected still tick, which rank 0 takes until it is connected."""
+WATCHES = 2
+"""Ranks that take these looks from then on: either finds the other dead."""
 CONNECT_LATEST = 1.0
 """A connect may still end."""
 PART, PART_LATEST = 1.5, 1.7

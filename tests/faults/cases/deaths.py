@@ -64,7 +64,7 @@ def _lost(name: str, story: str, deed: str, who: int) -> Fault:
     )
 
 
-def _sudden(deed: str, after: float, who: int = 2) -> Fault:
+def sudden(deed: str, after: float, who: int = 2) -> Fault:
     """Return the fault of a rank that is lost at some moment of the roll call or of the backend's connect."""
     others = " ".join(str(rank) for rank in range(3) if rank != who)
     stopped = Say(who=str(who), by_signal=deed, within=SERVED)
@@ -75,7 +75,7 @@ def _sudden(deed: str, after: float, who: int = 2) -> Fault:
         processes=(*world(3, only="0 1", timeout=PATIENT), _late(2, connected("1", 0.5), timeout=PATIENT)),
         acts=(Act(entered("2", after), deed, str(who)),),
         says=(
-            told(others, f"rank {who}|{who}", maybe=True, within=PATIENT + 2),
+            told(others, f"rank {who}|{who}|reset by peer", maybe=True, within=PATIENT + 2),
             *(() if deed in {"KILL", "STOP"} else (stopped,)),
         ),
     )
@@ -186,9 +186,9 @@ FAULTS = (
         acts=(Act(connected("1", 1.0), "KILL", "agent"),),
         says=(told("0 1", "agent|store", within=LOST, since=At("signalled", "agent")),),
     ),
-    *(_sudden(deed, after) for deed in ("KILL", "STOP", "TERM") for after in MOMENTS),
-    *(_sudden(deed, after, 0) for deed in ("KILL", "STOP") for after in MOMENTS),
-    _sudden("INT", 0.01),
+    *(sudden(deed, after) for deed in ("KILL", "STOP", "TERM") for after in MOMENTS),
+    *(sudden(deed, after, 0) for deed in ("KILL", "STOP") for after in MOMENTS),
+    sudden("INT", 0.01),
     _stopped("SIGTERM on rank 1", "rank 1 of 3 gets SIGTERM while all wait for rank 2", "TERM", 1),
     _stopped("SIGTERM on rank 0", "rank 0 of 3 gets SIGTERM while all wait for rank 2", "TERM", 0),
     _stopped("Ctrl-C on rank 1", "rank 1 of 3 gets SIGINT while all wait for rank 2", "INT", 1),

@@ -51,7 +51,18 @@ class Life:
     prefix: str = ""
 
     def lead(self) -> bool:
-        """Do the steps; return whether all went well."""
+        """Do the steps, and close what is open; return whether all went well."""
+        well = self._steps()
+        self.close()
+        return well
+
+    def close(self) -> None:
+        """Close the job, once."""
+        if self.job is not None:
+            self.job._connected.close()
+            self.job = None
+
+    def _steps(self) -> bool:
         for step in self.rank.steps:
             match step:
                 case "init" | "try":
@@ -65,7 +76,7 @@ class Life:
                 case "nap":
                     self.world.wait(lambda: False, 0.7)
                 case _ if self.job is not None:
-                    self.job._connected.close()
+                    self.close()
                     self.world.say("closed")
                 case _:
                     raise ValueError(step)

@@ -26,10 +26,13 @@ from colossalai_env._rendezvous.store_client import StoreClient, StoreLost
 from colossalai_env.environ import Environ
 from colossalai_env.errors import RankFailed
 
-from .world import MemoryCall, MemoryListener, MemoryStore, World
+from .world import Actor, MemoryCall, MemoryListener, MemoryStore, World
 
 LATENCY = 0.004
 """Seconds that a request takes."""
+
+SLOW_CONNECT = 0.5
+"""Seconds that the backend's connects of one rank may take longer than another's."""
 
 
 class MemoryClient(StoreClient):
@@ -211,25 +214,40 @@ class Network:
         store = MemoryStore(self.world.me)
         del self.world.listeners[listener.at[1]]
         self.world.stores[listener.at[1]] = store
-        return MemoryCall(self.world, value=store)
+        return MemoryCall(self.world, value=lambda: store)
 
     def start(self, make: Callable[[], Any]) -> MemoryCall:
         """Make a call that takes no time, but for that of a group, which takes until all are there."""
         value = make()
-        return value if isinstance(value, MemoryCall) else MemoryCall(self.world, value=value)
+        return value if isinstance(value, MemoryCall) else MemoryCall(self.world, value=lambda: value)
 
     def make(self, store: object, prefix: str, spec: DistSpec, backend: str, device: object) -> MemoryCall:
-        """Make a process group."""
+        """Make a process group.
+
+        A rank whose connects take longer waits for one that died before they were made, unless that one had made its
+        own: then the broken connection says so.
+        """
         del store, backend, device
-        members = self.world.members.setdefault(prefix, {})
-        members[spec.rank] = self.world.me
+        members, me = self.world.members.setdefault(prefix, {}), self.world.me
+        members[spec.rank] = me
+        earliest = self.world.now + self.world.choose(2) * SLOW_CONNECT
+
+        def lost() -> list[Actor]:
+            return [one for one in members.values() if one.dead or one.frozen]
 
         def whole() -> bool:
-            if len(members) == spec.world_size and not any(one.dead or one.frozen for one in members.values()):
-                self.world.complete.add(prefix)
-            return prefix in self.world.complete
+            if len(members) == spec.world_size and self.world.now >= earliest and not lost():
+                me.inside.add(prefix)
+            return prefix in me.inside
 
-        return MemoryCall(self.world, whole)
+        def reset() -> bool:
+            return any(one.dead and prefix in one.inside for one in lost())
+
+        def result() -> None:
+            if not whole():
+                raise RuntimeError("Connection reset by peer")
+
+        return MemoryCall(self.world, lambda: whole() or reset(), result)
 
     def turn_away(self, listener: MemoryListener, job: str, sentence: str, others: int, seconds: float) -> None:
         """Report to those who come why there will be no store."""

@@ -46,6 +46,8 @@ class Actor:
     signal: BaseException | None = None
     released: bool = False
     """Whether it was told to go on."""
+    inside: set[str] = attrs.field(factory=set[str])
+    """The prefixes of the groups that it has made."""
     sums: int = 0
     turn: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
     left: set[LeaderRecord] = attrs.field(factory=set[LeaderRecord])
@@ -87,7 +89,7 @@ class MemoryCall:
 
     world: "World"
     ready: Callable[[], object] = lambda: True
-    value: object = None
+    value: Callable[[], object] = lambda: None
 
     @property
     def is_done(self) -> bool:
@@ -98,7 +100,7 @@ class MemoryCall:
 
     def result(self) -> Any:
         self.world.wait(self.ready)
-        return self.value
+        return self.value()
 
 
 @attrs.define(eq=False)
@@ -121,7 +123,6 @@ class World:
     gone: dict[int, tuple[str, str, list[int]]] = attrs.field(factory=dict[int, tuple[str, str, list[int]]])
     """Ports at which a rank 0 reports why it goes: its job, the sentence, and to how many others it still does."""
     members: dict[str, dict[int, Actor]] = attrs.field(factory=dict[str, dict[int, Actor]])
-    complete: set[str] = attrs.field(factory=set[str])
     times: dict[tuple[str, str], float] = attrs.field(factory=dict[tuple[str, str], float])
     place: Place = attrs.field(init=False)
     _coming: list[Process | Act] = attrs.field(init=False)
