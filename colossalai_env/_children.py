@@ -42,7 +42,7 @@ def refuse_child(outcome: DistSpec) -> None:
     """Raise `ChildOfRank` in a child, or worker, of a process that has joined as whom this one is taken for."""
     joined, parent = _settings().get(KEY, ((), ""))
     mine = _meeting(outcome)
-    if joined and all(one in {None, other} for one, other in zip(mine, joined, strict=True)):
+    if joined and all(None in {one, other} or one == other for one, other in zip(mine, joined, strict=True)):
         raise ChildOfRank(f"pid {os.getpid()}", parent, REMEDY)
 
 

@@ -17,10 +17,7 @@ from .errors import (
     MalformedVariable,
 )
 from .resolver import Layer, ResolverProtocol
-from .spec import FIELDS, DistSpec, Origin, Source
-
-JOB_ID = "COLOSSALAI_ENV_JOB_ID"
-"""A token for launches that have none of their own, such as ranks that are started by hand."""
+from .spec import FIELDS, JOB_ID, DistSpec, Origin, Source
 
 MASTER = {"host": "MASTER_ADDR", "port": "MASTER_PORT"}
 """The variables that scripts set on purpose: they override what a launcher's own variables lead to."""
@@ -126,7 +123,7 @@ def _settings(
     """Return what overrides what is found: the given, and MASTER_ADDR and MASTER_PORT, which scripts set on purpose."""
     settings = dict(given)
     named = environ.get(JOB_ID)
-    if named:
+    if named and (found is None or found.job_id is None):
         settings["job_id"] = Given(named, JOB_ID)
     size = given["world_size"].value if "world_size" in given else getattr(found, "world_size", None)
     if size == 1:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableSequence, MutableSet, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import ModuleType
@@ -19,8 +19,8 @@ ConfigLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 class Config(Mapping[str, Any]):
     """A read-only mapping whose entries are also attributes, at every depth.
 
-    Mappings inside it are Configs, lists are tuples. Two are equal when their entries are, wherever they came from;
-    a dict with the same entries is equal too.
+    Mappings inside it are Configs, lists and other sequences that can be changed are tuples, sets are frozen. Two are
+    equal when their entries are, wherever they came from; a dict with the same entries is equal too.
     """
 
     __slots__ = ("_entries",)
@@ -78,7 +78,7 @@ class Config(Mapping[str, Any]):
         return sorted({*super().__dir__(), *self._entries})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entries as new plain dicts and lists, which may be changed."""
+        """Return the entries as new plain dicts, lists and sets, which may be changed."""
         return cast("dict[str, Any]", _thawed(self))
 
 
@@ -93,10 +93,15 @@ def _frozen(value: Any, source: str, path: str) -> Any:  # noqa: ANN401 - entrie
         return value
     if isinstance(value, Mapping):
         return _made(cast("Any", value), source, f"{path}.")
-    if type(value) in {list, tuple}:
+    if _is_list(value):
         items = cast("Sequence[object]", value)
         return tuple(_frozen(item, source, f"{path}[{index}]") for index, item in enumerate(items))
-    return value
+    return frozenset(cast("Iterable[object]", value)) if isinstance(value, MutableSet) else value
+
+
+def _is_list(value: object) -> bool:
+    """Return whether a value is a list of whatever library, or a plain tuple; a named one or a torch.Size is not."""
+    return type(value) is tuple or (isinstance(value, MutableSequence) and not isinstance(value, bytearray))
 
 
 def _frozen_entries(entries: Mapping[Any, Any], source: str, path: str) -> dict[str, Any]:
@@ -127,9 +132,9 @@ def _line_of(source: str, key: object) -> int | None:
 def _thawed(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _thawed(item) for key, item in cast("Mapping[str, object]", value).items()}
-    if type(value) in {list, tuple}:
+    if _is_list(value):
         return [_thawed(item) for item in cast("Sequence[object]", value)]
-    return value
+    return set(cast("Iterable[object]", value)) if type(value) is frozenset else value
 
 
 @ends_at_caller

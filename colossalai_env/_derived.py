@@ -9,11 +9,19 @@ from .spec import DistSpec, Origin, Source
 LOWEST_PORT, PORT_LIMIT = 10000, 32768
 """Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit."""
 
+ATTEMPTS = 8
+"""How many derived ports are tried when some are taken."""
+
 
 def derived_port(job_id: str, attempt: int = 0) -> int:
     """Return a port that every rank of a launch derives alike, and two launches rarely share."""
     digest = zlib.crc32(job_id.encode(errors="surrogateescape"))
     return LOWEST_PORT + (digest + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
+
+
+def derived_ports(job_id: str) -> tuple[int, ...]:
+    """Return the ports that are tried in turn where some are taken."""
+    return tuple(derived_port(job_id, attempt) for attempt in range(ATTEMPTS))
 
 
 def with_port(spec: DistSpec) -> DistSpec:

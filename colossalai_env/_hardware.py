@@ -113,3 +113,16 @@ def select(device: "torch.device") -> None:
 
     if device.type != "cpu":
         torch.accelerator.set_device_index(device.index)
+
+
+def chosen() -> int | None:
+    """Return the device that this process has made its current one; None where it has chosen none.
+
+    torch begins with the first, so that one counts as no choice. No driver is initialised for the question.
+    """
+    import torch
+
+    kind = built_for().kind
+    module: Any = torch.get_device_module(kind)
+    begun = kind != "cpu" and getattr(module, "is_initialized", bool)()
+    return (int(module.current_device()) or None) if begun else None

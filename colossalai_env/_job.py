@@ -8,22 +8,26 @@ import signal
 import sys
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._addresses import Target
 from ._calls import calls_under_way
 from ._children import forget, refuse_import, remember
 from ._config import Config
 from ._devices import CPU, Accelerators
 from ._gloo import GlooSettings
+from ._locate import DIRECTORY
 from ._process_group import destroy, is_made
+from ._rendezvous.adopted import Adopted
 from ._rendezvous.formed import Connected
 from ._rendezvous.identity import Here, boot_id
-from ._rendezvous.protocol.placement import placements
+from ._rendezvous.protocol.placement import Placement, placements
 from ._rendezvous.protocol.report import RankReport
-from .errors import AlreadyInitialized, ChildOfRank
-from .spec import DistSpec
+from .environ import Export
+from .errors import AlreadyInitialized, ChildOfRank, NoGroup
+from .spec import DistSpec, Origin, Source
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +57,7 @@ class Peer:
 class Job:
     """This process's place in a job that has begun, and its process group.
 
-    Use it as a context manager, or `close` it; at a normal exit it closes itself.
+    Use it as a context manager, or `close` it; at a normal exit it closes itself. A group that was adopted stays.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Job:
         device: "torch.device",
         backend: str,
         config: Config,
-        connected: Connected | None = None,
+        connected: Connected | Adopted | None = None,
         gloo: GlooSettings | None = None,
     ) -> None:
         self.spec = spec
@@ -76,6 +80,7 @@ class Job:
         self._connected = connected
         self._gloo = gloo
         self._topology: tuple[Peer, ...] | None = None
+        self._exports: list[Export] = []
         self._closed = False
 
     @property
@@ -128,11 +133,25 @@ class Job:
             )
         return self._topology
 
+    def export(self) -> Export:
+        """Set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK`` and all of `DistSpec.to_env` for libraries that read them.
+
+        They are taken back at the end of a ``with`` block, by ``take_back()``, or when the job is closed; what the
+        program has changed meanwhile stays.
+        """
+        export = Export(self.spec.to_env())
+        self._exports.append(export)
+        return export
+
     def close(self) -> None:
-        """Destroy the process group and let go of the store; doing it again does nothing."""
+        """Destroy the process group and let go of the store; doing it again does nothing.
+
+        A group that was adopted stays as it is.
+        """
         if self._closed:
             return
-        destroy()
+        if not isinstance(self._connected, Adopted):
+            destroy()
         if self._connected is not None:
             self._connected.close()
         if self._gloo is not None:
@@ -141,6 +160,8 @@ class Job:
 
     def _end(self) -> None:
         self._closed = True
+        while self._exports:
+            self._exports.pop().take_back()
         _running.clear()
         forget()
 
@@ -215,10 +236,11 @@ def _caller() -> str:
     return "an unknown place"
 
 
-def refuse_second() -> None:
+def refuse_second(*, attach: bool = False) -> None:
     """Raise `AlreadyInitialized` where this process is in a group, `ChildOfRank` where the one that forked it is.
 
-    A group that the program destroyed is the end of its job.
+    A group that the program destroyed is the end of its job. With `attach` a group that others made is what is wanted:
+    raise `NoGroup` where there is none.
     """
     refuse_import()
     grouped = is_made()
@@ -229,9 +251,11 @@ def refuse_second() -> None:
         if grouped:
             raise AlreadyInitialized(f"{running.job.spec}, since {running.place}", "close() that job first")
         running.job.close()
-    if grouped:
-        remedy = "use it as it is, or call torch.distributed.destroy_process_group() first"
+    if grouped and not attach:
+        remedy = "adopt it with init_from_env(attach=True), or call torch.distributed.destroy_process_group() first"
         raise AlreadyInitialized("in a process group that was made without this library", remedy)
+    if attach and not grouped:
+        raise NoGroup(f"pid {os.getpid()}")
 
 
 def describe_this_process(
@@ -260,3 +284,20 @@ def describe_this_process(
         shares=accelerators.shareable,
         choice=accelerators.choice,
     )
+
+
+def with_placement(spec: DistSpec, placement: Placement | None, rank0: Target | None = None) -> DistSpec:
+    """Fill in what the launcher left unknown, and where rank 0 was found."""
+    found: dict[str, Any] = {} if placement is None else placement.numbers()
+    if rank0 is not None:
+        found["host"], found["port"] = rank0
+    unknown = {name: value for name, value in found.items() if getattr(spec, name) is None or name == "num_nodes"}
+    sources = {
+        name: DIRECTORY if name == "host" else ROLL_CALL for name in unknown if found[name] != getattr(spec, name)
+    }
+    unknown.setdefault("port", found.get("port", spec.port))
+    return attrs.evolve(spec, **unknown, sources={**spec.sources, **sources})
+
+
+ROLL_CALL = Source("roll call", Origin.RENDEZVOUS)
+"""The source of a number that rank 0 found out."""

@@ -1,9 +1,9 @@
 """init_from_env(): from the environment to a Job; what fails on one rank is reported to all."""
 
 import logging
+import sys
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,31 +12,33 @@ import attrs
 from . import _devices as devices
 from . import _hardware as hardware
 from . import _process_group as process_group
-from ._addresses import Endpoint, Target
+from ._addresses import Endpoint
+from ._adopt import adopt
 from ._arguments import Given, arguments
 from ._candidates import Candidate
-from ._children import doubt, refuse_child
+from ._children import doubt, refuse_child, refuse_import
 from ._combination import MASTER
 from ._config import ConfigLike, load_config
+from ._derived import derived_ports
 from ._gloo import GlooSettings
-from ._job import Job, describe_this_process, refuse_second, run
-from ._locate import DIRECTORY, locate, refuse_platform
+from ._job import Job, describe_this_process, refuse_second, run, with_placement
+from ._libraries import overlooked
+from ._locate import locate, refuse_platform
 from ._rendezvous.entered import Entered, Frame
 from ._rendezvous.formed import Gathered
 from ._rendezvous.identity import Here, Identity
 from ._rendezvous.listener import check_file_descriptors
-from ._rendezvous.protocol.placement import Placement
 from ._rendezvous.protocol.report import RankReport
 from ._rendezvous.protocol.requests import Deadline
 from ._rendezvous.protocol.timing import REPORT_FAILURE
 from ._rendezvous.rendezvous import Contender, Guest, Host, reserve
-from ._rendezvous.torch_store import import_torch
+from ._rendezvous.torch_store import Store, import_torch
+from ._reporting import Joining, failures_reported, interrupts_reported
 from ._resolution import Resolution, examine
 from ._rows import READERS
-from ._signals import interruptible
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotLaunched, SlowImport, ends_at_caller
-from .resolver import Resolver, ResolverProtocol
+from .resolver import Claim, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def init_from_env(
     args: object = None,
     config: ConfigLike | None = None,
     seed: int | None = None,
+    export: bool = False,
+    attach: bool = False,
 ) -> Job:
     """Join the process group of the job in which this process was started.
 
@@ -73,17 +77,40 @@ def init_from_env(
     `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep
     torch's own. `device` is an accelerator or ``cpu``; where no backend is named, the one that fits it is taken.
     `config`, a path or a mapping, is read by `load_config` and becomes `Job.config`. `seed` seeds random, numpy and
-    torch.
+    torch. `export` sets ``RANK`` and its kin for libraries that read them, until the job is closed (`Job.export`).
+    `attach` makes a job of the process group in which this process is already, made by others: all its ranks call, and
+    the group stays when the job is closed.
 
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
     deadline = Deadline(time.monotonic, time.monotonic(), _seconds(timeout))
-    refuse_second()
+    refuse_second(attach=attach)
     environ = Environ.snapshot()
     given = arguments(
         args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
     )
     resolution = examine(environ, given, resolver)
+    settings: ConfigLike = {} if config is None else config
+    if attach:
+        job = adopt(resolution.outcome, environ, deadline, device, settings)
+    else:
+        spec = _believed(resolution, environ, given)
+        if spec.world_size == 1:
+            job = _join_single(spec, environ, device, settings)
+        else:
+            job = join_world(spec, resolution.deciding, environ, deadline, device, settings)
+    run(job)
+    if export:
+        job.export()
+    for warning in overlooked(job.spec, environ, sys.modules) if job.rank == 0 and not export else ():
+        log.warning("%s", warning)
+    if seed is not None:
+        process_group.seed_all(seed)
+    return job
+
+
+def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec:
+    """Return who this process is, with rank 0's warnings, or raise why that is not known, on all ranks."""
     outcome = resolution.outcome
     if isinstance(outcome, ColossalaiEnvError):
         report_failure(outcome, resolution, environ, given)
@@ -92,15 +119,7 @@ def init_from_env(
     doubts = resolution.warnings or (() if resolution.chosen else doubt(outcome))
     for warning in doubts if outcome.rank == 0 else ():
         log.warning("%s", warning)
-    settings: ConfigLike = {} if config is None else config
-    if outcome.world_size == 1:
-        job = _join_single(outcome, environ, device, settings)
-    else:
-        job = join_world(outcome, resolution.deciding, environ, deadline, device, settings)
-    run(job)
-    if seed is not None:
-        process_group.seed_all(seed)
-    return job
+    return outcome
 
 
 def _seconds(timeout: float | timedelta | None) -> float:
@@ -131,40 +150,30 @@ def join_world(
     config: ConfigLike,
 ) -> Job:
     """Meet the other ranks and make the group, or raise on all ranks."""
-    refuse_platform()
-    resolver = deciding.resolver if deciding else None
-    ways, directory = getattr(resolver, "locate", ()), getattr(resolver, "directory", None)
-    spec, endpoint = locate(spec, environ, ways, deadline.remaining, directory)
-    identity = Identity(rank=spec.rank, world_size=spec.world_size, job=spec.job_id, agent_store=spec.agent_store)
+    spec, frame = _framed(spec, deciding, environ, deadline)
     with ExitStack() as undo:
         gloo = GlooSettings(environ)
         undo.callback(gloo.close)
-        frame = Frame(identity, endpoint, deadline, Here.now(), _job_end(resolver, environ, deadline))
         reserved = reserve(frame)
-        joining = _Joining(reserved, describe_this_process(spec, spec.backend or ""))
+        joining = Joining(reserved, describe_this_process(spec, spec.backend or ""))
         undo.callback(process_group.abandon)
         undo.callback(joining.close)
-        with _interrupts_reported(joining):
-            with _failures_reported(joining):
-                if identity.hosts:
-                    check_file_descriptors(spec.world_size)
-                torch = import_torch()
+        with interrupts_reported(joining):
+            with failures_reported(joining):
                 settings = load_config(config)
-            with _failures_reported(joining, SlowImport, brief=True):
-                entered = joining.phase = reserved.enter(torch)
-                entered.wait_for(torch)
-            with _failures_reported(joining):
+            entered = _entered(joining, reserved)
+            with failures_reported(joining):
                 accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
                 index = devices.index_of(device, None, accelerators, spec.rank)
             report = describe_this_process(spec, backend, accelerators, index)
-            joining.report = report = attrs.evolve(report, address=entered.own_address())
+            joining.report = report = attrs.evolve(report, address=entered.own_address(), given=frame.given)
             placement = None if environ.get(ROLL_CALL) == "off" else entered.gather(report)
             gathered = joining.phase = Gathered(entered)
-            spec = _with_placement(spec, placement, entered.rank0())
+            spec = with_placement(spec, placement, entered.rank0())
             if placement is not None:
                 index = placement.device
             else:  # what is unsettled then, a launch without a roll call settles by itself
-                with _failures_reported(joining):
+                with failures_reported(joining):
                     index = devices.index_of(device, spec.local_rank, accelerators, spec.rank)
             chosen = devices.named(accelerators, index)
             spans_hosts = "gloo" in backend and spec.num_nodes != 1
@@ -179,56 +188,78 @@ def join_world(
     return Job(spec, chosen, backend, settings, connected, gloo)
 
 
+@ends_at_caller
+def meet(timeout: float, rank: int | None = None, world_size: int | None = None) -> "tuple[Store, int, int]":
+    """Meet the other ranks, and return the store on which torch makes the group itself, the rank and the world size.
+
+    Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
+    """
+    deadline = Deadline(time.monotonic, time.monotonic(), timeout)
+    refuse_import()
+    environ = Environ.snapshot()
+    given = arguments(rank=rank, world_size=world_size)
+    resolution = examine(environ, given)
+    spec = _believed(resolution, environ, given)
+    if spec.world_size == 1:
+        return process_group.single_store(), 0, 1
+    spec, frame = _framed(spec, resolution.deciding, environ, deadline)
+    reserved = reserve(frame)
+    joining = Joining(reserved, describe_this_process(spec, ""))
+    try:
+        with interrupts_reported(joining):
+            entered = _entered(joining, reserved)
+            joining.report = attrs.evolve(describe_this_process(spec, ""), given=frame.given)
+            if environ.get(ROLL_CALL) != "off":
+                entered.gather(joining.report)
+            store = Gathered(entered).store()
+    finally:
+        joining.close()
+    return process_group.prefixed(store, entered.group_prefix), spec.rank, spec.world_size
+
+
+def _framed(spec: DistSpec, deciding: Candidate | None, environ: Environ, deadline: Deadline) -> tuple[DistSpec, Frame]:
+    """Find rank 0's endpoint, and return it with all that stays the same while the ranks meet."""
+    refuse_platform()
+    resolver = deciding.resolver if deciding else None
+    spec, endpoint = _locate(spec, environ, resolver, deadline.remaining)
+    if spec.job_id is not None and _is_given(spec, deciding):
+        endpoint = attrs.evolve(endpoint, otherwise=derived_ports(spec.job_id))
+    identity = Identity(rank=spec.rank, world_size=spec.world_size, job=spec.job_id, agent_store=spec.agent_store)
+    return spec, Frame(identity, endpoint, deadline, Here.now(), _job_end(resolver, environ, deadline))
+
+
+def _is_given(spec: DistSpec, deciding: Candidate | None) -> bool:
+    """Return whether a person or script gave rank 0's place, where the launcher would lead elsewhere."""
+    answer = deciding.answer if deciding is not None else None
+    chosen = Origin.CHOSEN in {spec.origin("host"), spec.origin("port")}
+    return chosen and isinstance(answer, Claim) and answer.spec.port is None
+
+
+def _entered(joining: Joining, reserved: Host | Contender | Guest) -> Entered:
+    """Import torch, and enter the store of this launch meanwhile."""
+    with failures_reported(joining):
+        identity = reserved.frame.identity
+        if identity.hosts:
+            check_file_descriptors(identity.others + 1)
+        torch = import_torch()
+    with failures_reported(joining, SlowImport, brief=True):
+        entered = joining.phase = reserved.enter(torch)
+        entered.wait_for(torch)
+    return entered
+
+
+def _locate(
+    spec: DistSpec, environ: Environ, resolver: ResolverProtocol | None, seconds: float
+) -> tuple[DistSpec, Endpoint]:
+    """Find rank 0's endpoint, with what the resolver offers where its variables do not say it."""
+    return locate(spec, environ, getattr(resolver, "locate", ()), seconds, getattr(resolver, "directory", None))
+
+
 def _job_end(resolver: ResolverProtocol | None, environ: Environ, deadline: Deadline) -> float:
     """Return when the launcher ends the job, on the deadline's clock, where that is before the deadline."""
     end = resolver.job_end(environ) if isinstance(resolver, Resolver) else None
     remaining = 0.0 if end is None else end - time.time()
     return deadline.clock() + remaining if 0 < remaining < deadline.remaining else float("inf")
-
-
-@attrs.define
-class _Joining:
-    """How far this rank has come, and what it would report if it failed now."""
-
-    phase: Host | Contender | Guest | Entered | Gathered
-    report: RankReport
-
-    def close(self) -> None:
-        """Let go of what the phase holds."""
-        self.phase.close()
-
-
-@contextmanager
-def _failures_reported(
-    joining: _Joining, kind: type[ColossalaiEnvError] = ColossalaiEnvError, *, brief: bool = False
-) -> Generator[None]:
-    """Report an error of this rank's own to the others; for a moment where the time is over."""
-    try:
-        yield
-    except kind as failure:
-        report = attrs.evolve(joining.report, error=str(failure))
-        joining.phase.interrupt(report) if brief else joining.phase.fail(report)
-        raise
-
-
-@contextmanager
-def _interrupts_reported(joining: _Joining) -> Generator[None]:
-    """Report to the others, once, that this rank is interrupted."""
-    reported: list[str] = []
-
-    def tell(reason: str) -> None:
-        if not reported:
-            reported.append(reason)
-            joining.phase.interrupt(attrs.evolve(joining.report, error=reason))
-
-    try:
-        with interruptible(tell):
-            yield
-    except ColossalaiEnvError:
-        raise  # reported already
-    except BaseException as stop:
-        tell(f"left by {type(stop).__name__}: {stop}")
-        raise
 
 
 def report_failure(
@@ -293,17 +324,3 @@ def _readable(
         return DistSpec(**said, sources=sources, resolver=name)
     except (ColossalaiEnvError, TypeError):
         return None
-
-
-def _with_placement(spec: DistSpec, placement: Placement | None, rank0: Target) -> DistSpec:
-    """Fill in what the launcher left unknown."""
-    found: dict[str, Any] = {} if placement is None else placement.numbers()
-    found["host"], found["port"] = rank0
-    miscounted = "num_nodes" if found.get("num_nodes") != spec.num_nodes else ""
-    unknown = {name: value for name, value in found.items() if getattr(spec, name) is None or name == miscounted}
-    sources = {name: DIRECTORY if name == "host" else ROLL_CALL_SOURCE for name in unknown}
-    return attrs.evolve(spec, **{**unknown, "port": rank0[1]}, sources={**spec.sources, **sources})
-
-
-ROLL_CALL_SOURCE = Source("roll call", Origin.RENDEZVOUS)
-"""The source of a number that rank 0 found out."""

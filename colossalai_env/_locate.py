@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from ._addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, Endpoint, addresses, is_loopback
-from ._derived import derived_port, on_loopback, with_port
+from ._derived import derived_ports, on_loopback, with_port
 from ._registry import resolvers
 from .environ import Environ
 from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost, UnsupportedPlatform
@@ -19,9 +19,6 @@ from .spec import DistSpec, Origin, Source
 
 LOCATE = "COLOSSALAI_ENV_LOCATE"
 """Names the ways, separated by commas, in which launchers may be asked for rank 0's host; ``none`` forbids all."""
-
-ATTEMPTS = 8
-"""How many derived ports are tried when some are taken."""
 
 
 FindDirectory: TypeAlias = Callable[[DistSpec, Environ], Directory | None]
@@ -131,7 +128,7 @@ def _endpoint(spec: DistSpec, environ: Environ, until: float) -> Endpoint:
     if {EVERY, EVERY4} & set(found):
         raise _unresolvable(spec, environ, "it stands for every interface and is no address to connect to")
     derived = spec.origin("port") is Origin.RULE and spec.job_id is not None
-    ports = tuple(derived_port(str(spec.job_id), attempt) for attempt in range(ATTEMPTS)) if derived else (port,)
+    ports = derived_ports(str(spec.job_id)) if derived else (port,)
     agent_source = spec.sources.get("agent_store", "the launcher").partition(" ")[0]
     if all(map(is_loopback, found)):  # of whichever family: it leads to this host
         found = tuple(dict.fromkeys((*found, LOOPBACK, LOOPBACK6)))

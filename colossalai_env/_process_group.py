@@ -7,10 +7,11 @@ import random
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _gloo
 from . import _hardware as hardware
+from ._addresses import Target
 from ._calls import start
 from ._devices import binds_at_once
 from ._rendezvous.torch_store import Store, torch_release
@@ -31,15 +32,27 @@ def _c10d() -> Any:  # noqa: ANN401 - it does not export its stores to type chec
 def make_alone(environ: Environ, spec: DistSpec, backend: str, device: "torch.device") -> None:
     """Make the group of a single process, on a store in its own memory; raise `GroupFailed`."""
     try:
-        _make(_c10d().HashStore(), spec, backend, device)
+        _make(single_store(), spec, backend, device)
     except (RuntimeError, ValueError) as error:
         abandon()
         raise explained(spec, environ, backend, error)[0] from None
 
 
+def single_store() -> Store:
+    """Return a store in this process's own memory."""
+    store: Store = _c10d().HashStore()
+    return store
+
+
+def prefixed(store: Store, prefix: str) -> Store:
+    """Return a store all of whose keys are under a prefix."""
+    found: Store = _c10d().PrefixStore(prefix, store)
+    return found
+
+
 def make(store: Store, prefix: str, spec: DistSpec, backend: str, device: "torch.device") -> None:
     """Make the group of all ranks on a store, under a prefix; raises what torch raises."""
-    _make(_c10d().PrefixStore(prefix, store), spec, backend, device)
+    _make(prefixed(store, prefix), spec, backend, device)
 
 
 def explained(spec: DistSpec, environ: Environ, backend: str, error: Exception) -> tuple[GroupFailed, bool]:
@@ -101,6 +114,40 @@ def destroy() -> None:
 def is_made() -> bool:
     """Return whether this process has a group; torch is not imported for that, and may be in its import."""
     return bool(getattr(sys.modules.get("torch.distributed"), "is_initialized", bool)())
+
+
+class Group(NamedTuple):
+    """The process group in which this process is already."""
+
+    rank: int
+    world_size: int
+    backend: str
+    """As it was asked for, or one for each kind of device."""
+    device: "torch.device | int | None"
+    """The accelerator that it is bound to, or that this process has chosen; None where neither is known."""
+    store: Store
+    place: Target | None
+    """Where its store is served; None where that is no TCPStore."""
+
+
+def current() -> Group:
+    """Return the process group in which this process is."""
+    c10d = _c10d()
+    world = c10d.group.WORLD
+    store = served = c10d.distributed_c10d._get_default_store()  # noqa: SLF001 - there is no other way to it
+    while hasattr(served, "underlying_store"):
+        served = served.underlying_store
+    asked = str(c10d.get_backend())
+    backend = str(c10d.get_backend_config()) if asked == "undefined" else asked
+    device = world.bound_device_id
+    return Group(
+        c10d.get_rank(),
+        c10d.get_world_size(),
+        backend,
+        hardware.chosen() if device is None else device,
+        store,
+        (served.host, served.port) if isinstance(served, c10d.TCPStore) else None,
+    )
 
 
 def abandon() -> None:

@@ -18,7 +18,7 @@ from .errors import (
     ends_at_caller,
 )
 from .resolver import Claim, Invalid, Layer, NoMatch, Resolver, ResolverProtocol
-from .spec import DistSpec
+from .spec import JOB_ID, DistSpec
 
 if TYPE_CHECKING:
     from ._nesting import Claimed
@@ -230,10 +230,12 @@ def _with_an_id(
 ) -> Winner:
     """Give a launch by hand the id of the launcher around it where that counts the same ranks.
 
-    Two steps of a job on one port are two launches. Where all is given, nothing around describes the launch.
+    Two steps of a job on one port are two launches. Where all is given, nothing around describes the launch, nor where
+    an id is set by hand too.
     """
     spec = winner.spec
-    if spec.job_id is not None or given.keys() >= MEETING or not set_by_hand(winner.resolver, environ):
+    named = spec.job_id is not None or environ.get(JOB_ID)
+    if named or given.keys() >= MEETING or not set_by_hand(winner.resolver, environ):
         return winner
     outer = _around(winner.layer, candidates)
     if outer is None or (outer.spec.rank, outer.spec.world_size) != (spec.rank, spec.world_size):

@@ -1,11 +1,18 @@
-"""Environ: one frozen snapshot of environment variables and arguments, the only reader of either."""
+"""Environ: one frozen snapshot of environment variables and arguments, the only reader of either; and their Export.
+
+The variables are written where a job is exported, and nowhere else.
+"""
 
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def _frozen(variables: Mapping[str, str]) -> Mapping[str, str]:
@@ -60,3 +67,38 @@ class Environ:
             if option.startswith("--") and option.replace("_", "-") == wanted:
                 value = text if equals else "".join(self.argv[position + 1 : position + 2])
         return value
+
+
+class Export:
+    """Variables that are set in this process's environment, and taken back at the end of a block, or by hand.
+
+    What the program changes meanwhile is its own, and stays.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Set the variables."""
+        self._before = {name: os.environ.get(name) for name in variables}
+        self._ours = dict(variables)
+        os.environ.update(variables)
+
+    def take_back(self) -> None:
+        """Give each variable the value that it had; doing it again does nothing."""
+        for name, text in self._ours.items():
+            before = self._before[name]
+            if os.environ.get(name) != text:
+                continue
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+        self._ours.clear()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the variables back."""
+        del kind, error, trace
+        self.take_back()

@@ -15,6 +15,9 @@ LARGEST = 2**31 - 1
 
 DIGITS = len(str(LARGEST))
 
+JOB_ID = "COLOSSALAI_ENV_JOB_ID"
+"""A token for launches that have none of their own, such as ranks that are started by hand."""
+
 
 def whole_number(text: str, smallest: int = 0, largest: int = LARGEST) -> int:
     """Read a plain ASCII decimal; raise `ValueError` saying what was expected."""
@@ -214,7 +217,12 @@ class DistSpec:
         return self.num_nodes == 1 or self.local_world_size == self.world_size
 
     def to_env(self) -> dict[str, str]:
-        """Return the variables that other libraries read, as torchrun names them; what is unknown is left out."""
+        """Return the variables that other libraries read, as torchrun names them, and ``COLOSSALAI_ENV_JOB_ID``.
+
+        What is unknown is left out. A single process without a port gets loopback and a port that is free now, since
+        ``env://`` needs both.
+        """
+        alone = self.world_size == 1 and self.port is None
         values = {
             "RANK": self.rank,
             "WORLD_SIZE": self.world_size,
@@ -223,8 +231,9 @@ class DistSpec:
             "GROUP_RANK": self.node_rank,
             "GROUP_WORLD_SIZE": self.num_nodes,
             "NODE_RANK": self.node_rank,
-            "MASTER_ADDR": self.host,
-            "MASTER_PORT": self.port,
+            "MASTER_ADDR": "127.0.0.1" if alone else self.host,
+            "MASTER_PORT": _free_port() if alone else self.port,
+            JOB_ID: self.job_id,
         }
         return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -254,6 +263,15 @@ def _of(word: str, index: int | None, count: int | None) -> str:
     if index is None and count is None:
         return ""
     return f"{word} {'?' if index is None else index} of {'?' if count is None else count}"
+
+
+def _free_port() -> int:
+    """Return a port of loopback on which no process listens."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 FIELDS = tuple(field.name for field in attrs.fields(DistSpec) if field.name != "sources")

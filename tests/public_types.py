@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     import colossalai_env
     from colossalai_env import DistSpec, Explanation, Job, explain, init_from_env, resolve
+    from colossalai_env.environ import Export
 
     spec = resolve(env={})
     assert_type(spec, DistSpec)
@@ -20,5 +21,7 @@ if TYPE_CHECKING:
     assert_type(job.local_rank, int)
     assert_type(job.device, torch.device)
     assert_type(job.topology, tuple[colossalai_env.Peer, ...])
-    with init_from_env(timeout=10) as inner:
+    with job.export() as export:
+        assert_type(export, Export)
+    with init_from_env(timeout=10, attach=True, export=True) as inner:
         assert_type(inner, Job)

@@ -3,8 +3,9 @@
 import copy
 import json
 import pickle
+from collections import UserList
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,12 @@ from hypothesis import strategies as st
 
 from colossalai_env import Config, load_config
 from colossalai_env.errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
 
 ENTRIES = {"epochs": 5, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.99]}, "stages": [{"name": "warm up"}]}
 
@@ -48,6 +55,16 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, name: str) -> None:
 def test_a_path_object_and_a_config_are_taken_too(tmp_path: Path) -> None:
     config = load_config(Path(written(tmp_path, "config.py", "lr = 1")))
     assert load_config(config) is config
+
+
+def test_lists_and_sets_of_other_libraries_cannot_be_changed_either() -> None:
+    """OmegaConf's ListConfig is such a list: it is no child of list."""
+    config = load_config({"betas": UserList([0.9, UserList([0.99])]), "tags": {"a"}, "shape": Point(1, 2)})
+    assert config.betas == (0.9, (0.99,))
+    assert type(config.tags) is frozenset
+    assert type(config.shape) is Point
+    assert config.to_dict() == {"betas": [0.9, [0.99]], "tags": {"a"}, "shape": (1, 2)}
+    assert config == {"betas": UserList([0.9, [0.99]]), "tags": {"a"}, "shape": Point(1, 2)}
 
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not hasattr(Config, name))

@@ -4,7 +4,8 @@ import attrs
 import pytest
 
 from colossalai_env import DistSpec, resolve
-from colossalai_env._locate import ATTEMPTS, locate
+from colossalai_env._derived import ATTEMPTS
+from colossalai_env._locate import locate
 from colossalai_env.errors import CannotLocate, MalformedVariable, UnknownEndpoint, UnresolvableHost
 from colossalai_env.resolver import Directory, Environ, HostAnswer, HostQuery
 from colossalai_env.spec import Origin, Source

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from colossalai_env.environ import Export
 from colossalai_env.resolver import Environ
 
 
@@ -47,3 +48,33 @@ def test_its_repr_shows_no_values() -> None:
 def test_options_are_found_as_argparse_finds_them(argv: list[str], value: str | None) -> None:
     assert Environ(argv=argv).get("--world_size") == value
     assert ("--world_size" in Environ(argv=argv)) == (value is not None)
+
+
+def test_an_export_sets_variables_and_gives_back_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "7")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    before = dict(os.environ)
+    with Export({"RANK": "0", "LOCAL_RANK": "1"}) as export:
+        assert (os.environ["RANK"], os.environ["LOCAL_RANK"]) == ("0", "1")
+    assert dict(os.environ) == before
+    monkeypatch.setenv("RANK", "0")
+    export.take_back()
+    assert os.environ["RANK"] == "0"
+
+
+def test_what_the_program_changed_in_an_export_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "7")
+    with Export({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}):
+        os.environ["WORLD_SIZE"] = "9"
+        del os.environ["LOCAL_RANK"]
+    assert (os.environ["RANK"], os.environ["WORLD_SIZE"], os.environ.get("LOCAL_RANK")) == ("7", "9", None)
+
+
+def test_an_export_in_an_export_gives_back_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with Export({"RANK": "1"}):
+        with Export({"RANK": "1"}):
+            pass
+        assert os.environ["RANK"] == "1"
+    assert "RANK" not in os.environ

@@ -291,3 +291,11 @@ def test_explain_as_a_dict_has_the_spec_and_its_sources() -> None:
 
 def test_the_launch_of_by_hand_ranks_can_be_given_an_id() -> None:
     assert resolve(env=BY_HAND | {"COLOSSALAI_ENV_JOB_ID": "mine"}).job_id == "mine"
+
+
+def test_a_launchers_own_id_is_not_replaced_by_the_one_for_launches_without() -> None:
+    """Restarted workers would have the id of those before them, and find what they have left in the agent's store."""
+    agent = {"TORCHELASTIC_RUN_ID": "9", "TORCHELASTIC_RESTART_COUNT": "1", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    worker = {**BY_HAND, **agent, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    assert resolve(env={**worker, "COLOSSALAI_ENV_JOB_ID": "mine"}).job_id == "9/1"
+    assert resolve(env={**STEP, "COLOSSALAI_ENV_JOB_ID": "mine"}).job_id == resolve(env=STEP).job_id

@@ -1,13 +1,14 @@
 """DistSpec: what it takes, what it refuses, and how it travels."""
 
 import pickle
+import socket
 from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given
 
-from colossalai_env import DistSpec
+from colossalai_env import DistSpec, resolve
 from colossalai_env.errors import InvalidSpec
 from colossalai_env.resolver import host_name, whole_number
 from colossalai_env.testing import dist_specs
@@ -72,6 +73,24 @@ def test_other_libraries_get_what_is_known(spec: DistSpec) -> None:
     assert variables["LOCAL_RANK"] == str(spec.local_rank)
     assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == (spec.host, str(spec.port))
     assert "LOCAL_RANK" not in DistSpec(rank=0, world_size=2).to_env()
+
+
+@given(dist_specs())
+def test_who_reads_the_variables_of_a_spec_gets_the_same_spec(spec: DistSpec) -> None:
+    read = resolve(env=spec.to_env())
+    for name in ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes", "host", "port"):
+        assert getattr(read, name) == getattr(spec, name)
+    assert read.job_id == spec.job_id
+
+
+@pytest.mark.parametrize("known", [{}, {"host": "no-such-node", "job_id": "212.0"}])
+def test_a_single_process_gets_loopback_and_a_port_that_is_free(known: dict[str, Any]) -> None:
+    variables = DistSpec(rank=0, world_size=1, **known).to_env()
+    assert variables["MASTER_ADDR"] == "127.0.0.1"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", int(variables["MASTER_PORT"])))
+    read = resolve(env=variables)
+    assert (read.rank, read.world_size, read.job_id) == (0, 1, known.get("job_id"))
 
 
 @pytest.mark.parametrize(

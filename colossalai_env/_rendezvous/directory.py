@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from colossalai_env._addresses import Target, family, is_loopback, own_address
+from colossalai_env._addresses import EVERY, EVERY4, Target, family, is_loopback, own_address
 
 from .listener import EARLY, early, read_early, turn_away
 
@@ -19,11 +19,14 @@ PAUSE = 0.05
 
 
 class Directory:
-    """Serves a socket on a thread: rank 0 leaves its address, and all who ask are answered once it is known."""
+    """Serves a socket on a thread: rank 0 leaves its address, and all who ask are answered once it is known.
 
-    def __init__(self, listener: socket.socket, job: str) -> None:
+    It is known from the start where rank 0 serves the directory itself.
+    """
+
+    def __init__(self, listener: socket.socket, job: str, rank0: Target | None = None) -> None:
         self._listener, self._job = listener, job
-        self._rank0: Target | None = None
+        self._rank0 = rank0
         self._told = 0
         """How many of the other ranks were told where rank 0 is."""
         self._asking: list[socket.socket] = []
@@ -96,7 +99,10 @@ class Directory:
         self._told += len(self._asking)
         for connection in self._asking:
             with suppress(OSError):
-                connection.sendall(early(self._job, rank0=rank0))
+                address, port = rank0
+                if address in {EVERY, EVERY4}:  # so at the one by which this connection came too
+                    address = str(connection.getsockname()[0]).removeprefix("::ffff:")
+                connection.sendall(early(self._job, rank0=(address, port)))
             connection.close()
         self._asking.clear()
 

@@ -53,12 +53,19 @@ class Frame:
     here: Here
     ends: float = float("inf")
     """When the launcher ends the job, on the deadline's clock."""
+    server: str = ""
+    """Who serves the store, where that is neither rank 0 nor the launcher's agent."""
 
     def lost(self, record: LeaderRecord, problem: str) -> LostRanks:
         """Return the error of a store that broke off."""
         agent = self.identity.agent_store
         who = f"the launcher's agent at {self.endpoint}" if agent else f"rank 0 ({record.process})"
-        return LostRanks((who,), "broke off", problem)
+        return LostRanks((self.server or who,), "broke off", problem)
+
+    @property
+    def given(self) -> str:
+        """What gives the endpoint, where a person or script did and the launcher by itself would lead elsewhere."""
+        return f"{self.endpoint}, from {self.endpoint.source}" if self.endpoint.otherwise else ""
 
     @property
     def leads_to_itself(self) -> bool:

@@ -90,6 +90,11 @@ class StoreFinder:
         told = [probe.target for probe in self._probes[len(self.targets) :]]
         return told if self.directory else list(self.targets)
 
+    @property
+    def silent(self) -> bool:
+        """Whether a process listens at a target and does not answer."""
+        return SILENT in self.met.values()
+
     def attempts(self) -> str:
         """Describe what answered at each target."""
         return "; ".join(f"{shown(target)} {what}" for target, what in self.met.items()) or "nothing was tried"
@@ -127,7 +132,7 @@ class StoreFinder:
             if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
                 connection.send(VALIDATE + PING)
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
-                self.met[probe.target] = f"{SILENT}, as a rank 0 does that imports torch"
+                self.met[probe.target] = SILENT
                 return False
             heard = connection.recv(4096)
         except OSError as error:

@@ -53,6 +53,14 @@ class Gathered:
         reports = read_reports(self.entered.drive(read(keys.REPORTS.name)))
         return (one.address for one in reports if one.host != here and one.address is not None)
 
+    def store(self) -> Store:
+        """Return torch's own store, on which a group can be made; raise `LostRanks` where it does not connect."""
+        entered = self.entered
+        call = entered.torch_store()
+        if not call.wait(entered.frame.deadline.remaining):
+            raise entered.frame.lost(entered.record, "torch does not connect to it")
+        return call.result()
+
     def connect(self, make: Callable[[Store], None], explain: Explain) -> "Connected":
         """Make the process group on torch's store, which `make` does, and learn of ranks that fail at it.
 

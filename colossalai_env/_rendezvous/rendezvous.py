@@ -43,6 +43,8 @@ from .torch_store import serve
 
 log = logging.getLogger("colossalai_env")
 
+ON_ALL = "set both on all ranks or on none"
+
 
 def reserve(frame: Frame) -> "Host | Contender | Guest":
     """Bind rank 0's socket, or the directory's, before torch is imported, so that others can already connect and wait.
@@ -54,7 +56,7 @@ def reserve(frame: Frame) -> "Host | Contender | Guest":
     if identity.hosts:
         listener = listen(endpoint, endpoint.ports[0])
         return _hosting(frame, record, listener) if isinstance(listener, socket.socket) else Contender(frame, record)
-    targets = [(address, port) for port in endpoint.ports for address in endpoint.addresses]
+    targets = [*_targets(endpoint), *_otherwise(endpoint)]
     slowest = min(1.0, 0.02 * (1 + (identity.world_size or 1) / 256))
     finder = StoreFinder(targets, slowest, record.job, directory=endpoint.directory)
     return Guest(
@@ -63,10 +65,9 @@ def reserve(frame: Frame) -> "Host | Contender | Guest":
 
 
 def _hosting(frame: Frame, record: LeaderRecord, listener: socket.socket) -> "Host":
-    endpoint = frame.endpoint
-    known = [(address, port) for port in endpoint.ports for address in endpoint.addresses]
-    announcement = Announcement(known if endpoint.directory else [], record.job, listener.getsockname()[1])
-    return Host(frame, record, listener, announcement)
+    known = _targets(frame.endpoint) if frame.endpoint.directory else []
+    announcement = Announcement(known, record.job, listener.getsockname()[1])
+    return Host(frame, record, listener, announcement, _show_the_way(frame, record, listener))
 
 
 def _contend(frame: Frame, record: LeaderRecord) -> "Host | Entered":
@@ -83,6 +84,28 @@ def _contend(frame: Frame, record: LeaderRecord) -> "Host | Entered":
             raise PortTaken(endpoint.host, port, endpoint.source, holder)
         log.warning("port %d is taken by %s: trying port %d", port, holder, endpoint.ports[attempt + 1])
     raise AssertionError("an endpoint has a port")
+
+
+def _targets(endpoint: Endpoint) -> list[Target]:
+    return [(address, port) for port in endpoint.ports for address in endpoint.addresses]
+
+
+def _otherwise(endpoint: Endpoint) -> list[Target]:
+    """Return where rank 0 listens if this endpoint is not given to it."""
+    found = dict.fromkeys((*endpoint.addresses, *((LOOPBACK,) if endpoint.one_node else ())))
+    targets = [(address, port) for address in found for port in endpoint.otherwise[:1]]
+    return [target for target in targets if target not in _targets(endpoint)]
+
+
+def _show_the_way(frame: Frame, record: LeaderRecord, listener: socket.socket) -> list[Directory]:
+    """Report where rank 0 listens to ranks to which that is not given: the roll call then refuses them all at once."""
+    place = Endpoint(LOOPBACK, (LOOPBACK,), (), "", frame.endpoint.one_node)
+    for port in frame.endpoint.otherwise:
+        with suppress(PortTaken):
+            found = listen(place, port)
+            if isinstance(found, socket.socket):
+                return [Directory(found, record.job, listener.getsockname()[:2])]
+    return []
 
 
 def _free_listener(endpoint: Endpoint) -> socket.socket:
@@ -136,6 +159,8 @@ class Host:
     record: LeaderRecord
     listener: socket.socket
     announcement: Announcement
+    directories: list[Directory]
+    """For ranks to which the endpoint is not given."""
 
     def enter(self, torch: Torch) -> "Entered":
         """Serve the store as soon as torch is imported; raise `SlowImport`."""
@@ -151,9 +176,16 @@ class Host:
         client = StoreClient(target)
         client.drive(publish(self.record))
         client.prefix = self.record.prefix
-        entered = Entered(self.frame, self.record, client, leads=True, hosts=True, announcement=self.announcement)
-        entered.calls.append(store)
-        return entered
+        return Entered(
+            self.frame,
+            self.record,
+            client,
+            leads=True,
+            hosts=True,
+            announcement=self.announcement,
+            directories=self.directories,
+            calls=[store],
+        )
 
     def fail(self, mine: RankReport, seconds: float = REPORT_FAILURE) -> None:
         """Report to those who wait at the socket, and those who come, why there will be no store."""
@@ -170,6 +202,8 @@ class Host:
         leave(self.record)
         self.listener.close()
         self.announcement.close()
+        for directory in self.directories:
+            directory.close()
 
 
 @attrs.frozen
@@ -240,7 +274,12 @@ class Guest:
         attempts = self.finder.attempts()
         if frame.identity.agent_store:
             source = endpoint.agent_source
-            return AgentStoreUnreachable(frame.identity.rank, frame.here.host, str(endpoint), source, attempts)
+            here = frame.here.host
+            return AgentStoreUnreachable(frame.identity.rank, here, str(endpoint), source, attempts, self.finder.silent)
+        if self.finder.silent:
+            attempts += ", as a rank 0 does that imports torch"
+        if endpoint.otherwise:
+            attempts += "; without MASTER_ADDR and MASTER_PORT rank 0 listens where its launcher leads: " + ON_ALL
         if frame.leads_to_itself:
             attempts += f"; {endpoint.host!r} leads each host to itself, here {frame.here.host}"
         return RankZeroUnreachable(
@@ -267,7 +306,7 @@ class Guest:
         client.close()
         if found is None:
             return self._unrecorded(target)
-        if frame.endpoint.one_place:
+        if frame.endpoint.one_place and target in _targets(frame.endpoint):
             raise ForeignStore(
                 identity.rank, frame.here.host, shown(target), mine.job, found.job, found.host, found.pid
             )
@@ -276,7 +315,7 @@ class Guest:
     def _unrecorded(self, target: Target) -> str:
         met = "answers as a torch store, but no rank 0 of this library has entered it"
         frame = self.frame
-        if frame.identity.agent_store or frame.endpoint.one_place:
+        if frame.identity.agent_store or (frame.endpoint.one_place and target in _targets(frame.endpoint)):
             raise RankZeroUnreachable(
                 frame.identity.rank, frame.here.host, shown(target), frame.endpoint.source, met, frame.deadline.timeout
             )

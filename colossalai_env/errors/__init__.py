@@ -11,13 +11,14 @@
       RendezvousError      the ranks did not meet: it may do to try again.
         UnknownEndpoint  CannotLocate  UnresolvableHost  NotMyAddress  PortTaken  TooFewFileDescriptors
         RankZeroUnreachable  AgentStoreUnreachable  SlowImport  ForeignStore  OtherVersion  ExtraProcess
-        MissingRanks  DuplicateRank  InconsistentRanks  RankFailed  LostRanks
+        MissingRanks  DuplicateRank  InconsistentRanks  PartialEndpoint  RankFailed  LostRanks
       DeviceError          this process has no accelerator, or not one of its own.
         UnknownBackend  NoSuchDevice  UnusableDevices  SharedDevice  NodeLevelRanks
         GroupError         the ranks met, and the process group was not made.
           GroupFailed
       LaunchError          the call is in the wrong place.
-        WrongLauncher  AlreadyInitialized  ChildOfRank  UnsupportedPlatform
+        WrongLauncher  AlreadyInitialized  NoGroup  WrongGroup  NotYetKnown  WrongDevices  ChildOfRank
+        UnsupportedPlatform
 
 Those of the first two kinds are here; the others are imported when they are first named.
 """

@@ -1,6 +1,6 @@
 """Calls that are in the wrong place."""
 
-from . import ColossalaiEnvError
+from . import ColossalaiEnvError, where
 
 
 class LaunchError(ColossalaiEnvError):
@@ -15,6 +15,61 @@ class AlreadyInitialized(LaunchError):
 
     def __str__(self) -> str:
         return f"this process is already {self.first}: {self.remedy}."
+
+
+class NoGroup(LaunchError):
+    """A process group was to be adopted, and this process is in none."""
+
+    process: str
+
+    def __str__(self) -> str:
+        return (
+            f"this process, {self.process}, is in no process group that could be adopted: call "
+            "init_from_env(attach=True) after the group is made, or leave attach out, so that this call makes it."
+        )
+
+
+class WrongGroup(LaunchError):
+    """In the process group that is to be adopted, this process is another rank than its launcher says."""
+
+    rank: int
+    world_size: int
+    claim: str
+    sources: str
+
+    def __str__(self) -> str:
+        return (
+            f"in the process group that is to be adopted this process is rank {self.rank} of {self.world_size}, and "
+            f"its launcher says {self.claim} ({self.sources}): make the group with the launcher's numbers, or, where "
+            'the group is right, pass resolver="single-process".'
+        )
+
+
+class NotYetKnown(LaunchError):
+    """Another library needs what the launcher's variables do not say, and what is known when the ranks have met."""
+
+    resolver: str
+    field: str
+    rank: int
+    call: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.resolver} does not say the {self.field}{where(self.rank)}, which is known when the ranks have met: "
+            f"call job = init_from_env() first, and {self.call}(job)."
+        )
+
+
+class WrongDevices(LaunchError, ValueError):
+    """Another library was told to use other processes than the launcher has started."""
+
+    library: str
+    told: str
+    claim: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.library} was told {self.told}, and this process is {self.claim}: {self.advice}."
 
 
 class ChildOfRank(LaunchError):

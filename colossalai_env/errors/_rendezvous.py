@@ -152,11 +152,19 @@ class AgentStoreUnreachable(RendezvousError):
     endpoint: str
     source: str
     met: str
+    silent: bool = False
+    """Whether a process listens there and does not answer."""
 
     def __str__(self) -> str:
+        cause = (
+            "if that is the agent, it is stopped, or its host is overloaded: look there, and start again. If another "
+            "program has its port by now, these variables are"
+            if self.silent
+            else "these variables seem"
+        )
         return (
             f"{self.source} says that the launcher's agent serves a store at {self.endpoint}, but {self.met}"
-            f"{where(self.rank, self.here)}: these variables seem left over from another launch. Unset {self.source}, "
+            f"{where(self.rank, self.here)}: {cause} left over from another launch. Unset {self.source}, "
             "or start the processes with their launcher."
         )
 
@@ -295,6 +303,26 @@ class InconsistentRanks(RendezvousError):
         return (
             f"the ranks disagree on the {self.subject}: {odd}{more}; rank(s) {others} say {self.usual}: "
             f"start all ranks with one {self.subject}"
+        )
+
+
+class PartialEndpoint(RendezvousError):
+    """Rank 0's host and port are given to some ranks, and the launcher leads the others elsewhere."""
+
+    process: str
+    """One that has them."""
+    endpoint: str
+    """What it has, and from where."""
+    given: tuple[tuple[int, int], ...]
+    """Runs of the ranks that have them."""
+    others: tuple[tuple[int, int], ...]
+    """Runs of the ranks that do not, as far as they had come."""
+
+    def __str__(self) -> str:
+        return (
+            f"rank 0's place is given to rank(s) {ranges(self.given)}, {self.endpoint} for {self.process}, and not to "
+            f"rank(s) {ranges(self.others)}: set MASTER_ADDR and MASTER_PORT on all ranks or on none; a launcher may "
+            "pass variables on to other hosts only where an option of it says so"
         )
 
 

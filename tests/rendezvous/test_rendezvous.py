@@ -4,9 +4,10 @@ import socket
 import threading
 import time
 
+import attrs
 import pytest
 
-from colossalai_env._addresses import EVERY, Endpoint, Target
+from colossalai_env._addresses import EVERY, LOOPBACK, Endpoint, Target
 from colossalai_env._calls import start
 from colossalai_env._rendezvous.directory import Announcement
 from colossalai_env._rendezvous.entered import Frame
@@ -21,6 +22,7 @@ from colossalai_env._rendezvous.rendezvous import Guest, Host, reserve
 from colossalai_env._rendezvous.store_client import StoreClient
 from colossalai_env._rendezvous.torch_store import serve
 from colossalai_env.errors import RankFailed
+from tests.processes import free_port
 from tests.rendezvous.reports import report
 
 JOB = "7.0"
@@ -94,4 +96,33 @@ def test_a_rank_that_serves_the_directory_does_so_until_it_lets_go_of_the_store(
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(target).close()
     announcement.close()
+    del store
+
+
+def test_rank_0_shows_the_way_where_ranks_look_to_which_its_place_is_not_given(target: Target) -> None:
+    otherwise = free_port()
+    given = frame(target, 0)
+    host = reserve(attrs.evolve(given, endpoint=attrs.evolve(given.endpoint, otherwise=(otherwise,))))
+    entered = host.enter(start(lambda: socket))
+    finder = StoreFinder([(LOOPBACK, otherwise)], job=JOB)
+    assert finder.find(time.monotonic() + 10) == target
+    finder.close()
+    entered.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, otherwise))
+
+
+def test_a_rank_to_which_rank_0s_place_is_given_also_looks_where_it_would_listen_otherwise(
+    target: Target,
+) -> None:
+    otherwise = free_port()
+    given = frame(target, 1)
+    guest = reserve(attrs.evolve(given, endpoint=attrs.evolve(given.endpoint, otherwise=(otherwise,))))
+    store = serve(bind((LOOPBACK, otherwise)), (LOOPBACK, otherwise), 10).result()
+    client = StoreClient((LOOPBACK, otherwise))
+    client.drive(publish(LeaderRecord(JOB, 1, "n8", 8)))
+    client.close()
+    entered = guest.enter(start(lambda: socket))
+    assert entered.record.job == JOB
+    entered.close()
     del store

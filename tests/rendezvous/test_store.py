@@ -88,6 +88,7 @@ def test_a_silent_service_is_waited_for_and_described() -> None:
         finder = StoreFinder([listener.getsockname()])
         assert finder.find(time.monotonic() + 0.2) is None
         assert "says nothing" in finder.attempts()
+        assert finder.silent
         finder.close()
 
 

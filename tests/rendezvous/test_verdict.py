@@ -22,6 +22,7 @@ from colossalai_env.errors import (
     LostRanks,
     MissingRanks,
     NodeLevelRanks,
+    PartialEndpoint,
     RankFailed,
     SharedDevice,
     SlowImport,
@@ -76,6 +77,18 @@ def test_an_inconsistency_names_the_odd_rank_its_host_and_both_values(field: str
     assert f"rank 2 (pid 102 on n1) says {OTHER[field]!r}; rank(s) 0-1, 3 say {failure.usual}: " in str(failure)
 
 
+def test_ranks_to_which_rank_0s_place_is_given_and_those_to_which_it_is_not_are_named() -> None:
+    given = "n1:29500, from MASTER_ADDR and MASTER_PORT"
+    failure = problem([report(3), report(2, given=given), report(0), report(1, given="n1:29500, from argument host")])
+    assert isinstance(failure, PartialEndpoint)
+    assert (failure.given, failure.others) == (((1, 2),), ((0, 0), (3, 3)))
+    assert (failure.process, failure.endpoint) == ("rank 2 (pid 102 on n1)", given)
+
+
+def test_ranks_may_be_given_one_place_by_several_names() -> None:
+    assert problem([report(rank, given=f"n{rank}:29500, from MASTER_ADDR") for rank in range(4)]) is None
+
+
 def test_where_there_is_no_most_rank_0_is_right() -> None:
     failure = inconsistency([report(1, backend="nccl"), report(0)])
     assert isinstance(failure, InconsistentRanks)
@@ -119,6 +132,7 @@ VERDICTS: list[ColossalaiEnvError] = [
     LostRanks(("rank 1", "rank 2"), "died", "because"),
     MissingRanks(((1, 2), (4, 4)), 8, 2.5, ((0, "a"),), (("a", 1),), 3, ("rank 5",), ("rank 6",), "a hint"),
     NodeLevelRanks("rank 1", 8),
+    PartialEndpoint("rank 1", "n1:29500, from MASTER_ADDR", ((1, 2),), ((0, 0), (3, 3))),
     RankFailed("no GPU\nat all", "rank 1"),
     SharedDevice("rank 1", "rank 2", "device GPU-1", "nccl"),
 ]

@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 
 RECORD = Key("/leader", "the process that serves the store", "all ranks", "when they look whose store this is")
-CLAIM = Key("/{}/leader", "rank 0 of a job, in a store that its launcher's agent serves", "all ranks", "as the record")
+CLAIM = Key("/{}/leader", "rank 0, in a launcher's agent's store or an adopted group's", "all ranks", "as the record")
 FAREWELLS = Key("/{}/farewells", "a rank that leaves before it has entered", "rank 0", "while it waits for all ranks")
 
 REPORTS = Key("reports", "each rank, one line", "rank 0; all ranks for the topology", "while it waits for all ranks")

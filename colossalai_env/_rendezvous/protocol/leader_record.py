@@ -76,7 +76,7 @@ def find(key: str, left: Left, deadline: Deadline) -> Protocol[LeaderRecord | No
     """Return the record in a store; None where none comes in time, but for those that this process has left."""
     while (remaining := deadline.remaining) > 0:
         text = yield from read(key, remaining)
-        record = None if text is None else LeaderRecord.of(text)
+        record = LeaderRecord.of(text) if text else None  # an empty one was taken back
         if record is not None and not left(record):
             return record
         yield from pause(POLL)

@@ -60,6 +60,8 @@ class RankReport:
     """The variables that choose among the devices of its machine, as they are set."""
     address: str | None = None
     """By which it reached the store; None where that was loopback."""
+    given: str = ""
+    """Rank 0's place and what gives it, where a person or script did and the launcher would lead elsewhere."""
     error: str | None = None
     gave_up: bool = False
     """Whether the error is that its time was over, while it waited for others."""

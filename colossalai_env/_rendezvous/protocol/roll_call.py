@@ -11,6 +11,7 @@ from colossalai_env.errors import (
     InconsistentRanks,
     LostRanks,
     MissingRanks,
+    PartialEndpoint,
     RankFailed,
 )
 
@@ -204,7 +205,7 @@ def _gather(
         failure = problem(reports, deadline.timeout)
         gave_up = any(one.gave_up for one in reports)  # and reported a second time
         complete = not gave_up and len(reports) >= max(one.world_size for one in reports)  # rank 0 may be the odd one
-        if isinstance(failure, InconsistentRanks) and not complete:
+        if isinstance(failure, (InconsistentRanks, PartialEndpoint)) and not complete:
             odd_since = deadline.clock() if odd_since is None else odd_since
             failure = failure if deadline.clock() - odd_since >= GRACE else None
         if failure is None and complete:

@@ -12,6 +12,7 @@ from colossalai_env.errors import (
     LostRanks,
     MissingRanks,
     NodeLevelRanks,
+    PartialEndpoint,
     RankFailed,
     SharedDevice,
 )
@@ -21,7 +22,16 @@ from .report import SOME, RankReport, limited, named, runs
 
 KINDS: dict[str, type[ColossalaiEnvError]] = {
     kind.__name__: kind
-    for kind in (DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, NodeLevelRanks, RankFailed, SharedDevice)
+    for kind in (
+        DuplicateRank,
+        InconsistentRanks,
+        LostRanks,
+        MissingRanks,
+        NodeLevelRanks,
+        PartialEndpoint,
+        RankFailed,
+        SharedDevice,
+    )
 }
 """The errors that a verdict can be."""
 
@@ -74,6 +84,7 @@ def problem(reports: Sequence[RankReport], seconds: float = 0.0) -> ColossalaiEn
         return None
     return (
         _duplicate(reports)
+        or _partial_endpoint(reports)
         or inconsistency(reports)
         or shared_device(reports)
         or too_few_devices(reports, reported(reports))
@@ -87,6 +98,15 @@ def _duplicate(reports: Sequence[RankReport]) -> DuplicateRank | None:
         if first is not one:
             return DuplicateRank(one.rank, first.process, one.process)
     return None
+
+
+def _partial_endpoint(reports: Sequence[RankReport]) -> PartialEndpoint | None:
+    given = [one for one in reports if one.given]
+    others = [one for one in reports if not one.given]
+    if not given or not others:
+        return None
+    ranks = (runs(one.rank for one in ranks) for ranks in (given, others))
+    return PartialEndpoint(str(given[0]), given[0].given, *ranks)
 
 
 def inconsistency(reports: Sequence[RankReport]) -> InconsistentRanks | None:

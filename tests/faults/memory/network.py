@@ -13,6 +13,7 @@ import pytest
 
 import colossalai_env._join as join
 import colossalai_env._process_group as process_group
+import colossalai_env._reporting as reporting
 from colossalai_env import DistSpec
 from colossalai_env._addresses import Endpoint, Target, shown
 from colossalai_env._rendezvous import entered, formed, rendezvous
@@ -174,6 +175,11 @@ class MemoryFinder:
         """Return where a store may be."""
         return list(self.targets)
 
+    @property
+    def silent(self) -> bool:
+        """Tell whether one listens and does not answer."""
+        return any("says nothing" in what for what in self.met.values())
+
     def attempts(self) -> str:
         """Describe what was met."""
         return "; ".join(f"{shown(target)} {what}" for target, what in self.met.items())
@@ -310,7 +316,7 @@ class Network:
             (Here, "now", self.here),
             (join, "import_torch", lambda: MemoryCall(self.world)),
             (join, "GlooSettings", _gloo),
-            (join, "interruptible", nullcontext),
+            (reporting, "interruptible", nullcontext),
             (join, "time", SimpleNamespace(monotonic=self.world.clock, time=time.time)),
             (process_group, "make", self.make),
             (process_group, "abandon", _nothing),
