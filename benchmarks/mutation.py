@@ -24,7 +24,9 @@ from colossalai_env.resolver import Environ, Layer, Resolver
 from colossalai_env.testing import Capture, ResolverContract, captures, replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.plugins import test_laws
+from tests.plugins import test_laws, test_laws_nodes, test_laws_tasks
+
+LAWS = {module.__name__ for module in (test_laws, test_laws_nodes, test_laws_tasks)}
 
 NUMBERS = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes")
 SWAPPED = [("rank", "local_rank"), ("world_size", "local_world_size"), ("rank", "node_rank"),
@@ -41,6 +43,7 @@ GUESSES: Mapping[str, list[tuple[str, str, Callable[[int, int], int]]]] = {
 PRESENT = "the same table: where it is read at all, `detect` has found the variable"
 
 EXPLAINED: Mapping[str, str] = {
+    "azureml: lost default: host never required": "the same table: the row of port misses AZ_BATCH_MASTER_NODE",
     **{f"cli-args: lost default: {field} never required": PRESENT for field in ("rank", "world_size", "host", "port")},
     "hydra: dropped mark: PMI_ID": "no mark: it is shown in the refusal alone, beside PMI_PORT, which tells the place",
     **{
@@ -84,27 +87,47 @@ class Mutant:
 def mutants(table: Resolver) -> Iterator[Mutant]:
     """Change a table in every place."""
     rows = dict(table.rows())
+    sure = set[str]()
     for field, whole in rows.items():
-        missed = set[str]()
+        missed = {*sure}
         for row, put in ways(whole):
-            defaults = other_defaults(row, missed)
-            missed.update(item.names[0] for item in row.inputs() if row.required and item.required is True)
-            for what, changed in (*other_variables(field, row, rows), *defaults, *first_items(row)):
+            for what, changed in changes(field, row, rows, missed):
                 kind, _, where = what.partition(":")
                 yield Mutant(kind, f"{field}{where}", evolved(table, field, put(changed)))
-            for by in (1, -1) if field in NUMBERS else ():
-                yield Mutant("off by one", f"{field} {by:+}", evolved(table, field, put(shifted(field, row, by))))
         for row in whole.rows if isinstance(whole, Either) else ():
             others = Either(tuple(other for other in whole.rows if other is not row))
             yield Mutant("dropped way", f"{field} by {rule(row)}", evolved(table, field, others))
+        sure.update(item.names[0] for item in whole.inputs() if whole.required is True and item.required is True)
     yield from guesses(table, rows)
     for one, other in SWAPPED:
-        if one in rows and other in rows:
+        if one in rows and other in rows and rows[one] is not rows[other]:
             yield Mutant("swapped", f"{one} and {other}", attrs.evolve(table, **{one: rows[other], other: rows[one]}))
     for mark in marks(table):
         yield Mutant("dropped mark", mark, attrs.evolve(table, detect=unmarked(table, mark)))
     for layer in sorted({*Layer} - {table.layer, Layer.ALONE}):
         yield Mutant("wrong layer", layer.name, attrs.evolve(table, layer=layer))
+    yield from dropped(table)
+
+
+def changes(field: str, row: Var | Derived, rows: Mapping[str, Row], missed: set[str]) -> Iterator[tuple[str, Row]]:
+    """Change one way of a row; a constant can only be another one."""
+    if row.inputs():
+        defaults = other_defaults(row, missed)
+        missed.update(item.names[0] for item in row.inputs() if row.required and item.required is True)
+        yield from (*other_variables(field, row, rows), *defaults, *first_items(row))
+    for by in (1, -1) if field in NUMBERS else ():
+        yield f"off by one: {by:+}", shifted(field, row, by)
+
+
+def dropped(table: Resolver) -> Iterator[Mutant]:
+    """Leave out what a table says besides its rows and marks."""
+    if isinstance(table.host, Var) and table.host.only_others:
+        yield Mutant("dropped", "only_others", attrs.evolve(table, host=table.host._replace(only_others=False)))
+    if table.accelerators is not None:
+        yield Mutant("dropped", "accelerators", attrs.evolve(table, accelerators=None))
+    without = attrs.fields(Resolver).exclude.default
+    if table.exclude is not without:
+        yield Mutant("dropped", "exclude", attrs.evolve(table, exclude=without))
 
 
 def ways(row: Row) -> Iterator[tuple[Var | Derived, Callable[[Row], Row]]]:
@@ -125,6 +148,8 @@ def rule(row: Var | Derived) -> str:
 def guesses(table: Resolver, rows: Mapping[str, Row]) -> Iterator[Mutant]:
     """Compute a field by // or % instead of reading it."""
     for field, rules in GUESSES.items():
+        if field in rows and not rows[field].inputs():
+            continue  # a constant
         for number, (one, other, rule) in enumerate(rules):
             inputs = [(name, rows.get(name)) for name in (one, other)]
             if all(isinstance(row, Var) for _, row in inputs):
@@ -136,7 +161,9 @@ def guesses(table: Resolver, rows: Mapping[str, Row]) -> Iterator[Mutant]:
 
 def evolved(table: Resolver, field: str, row: Row) -> Resolver:
     """Change one row; a launcher goes on setting what it set."""
-    changed: Resolver = attrs.evolve(table, **{field: row})
+    follows = {"rank": "node_rank", "world_size": "num_nodes"}.get(field, "") if table.counts_nodes else ""
+    same = follows and getattr(table, follows) is getattr(table, field)
+    changed: Resolver = attrs.evolve(table, **{field: row}, **({follows: None} if same else {}))
     before = getattr(table, field)
     if isinstance(row, Derived) and isinstance(before, Var):
 
@@ -150,7 +177,7 @@ def evolved(table: Resolver, field: str, row: Row) -> Resolver:
 
 def other_variables(field: str, row: Var | Derived, rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
     """Read the variable of another field, or one that nobody sets; of several names the first or the others alone."""
-    neighbours = [other.inputs()[0].names[0] for name, other in rows.items() if name != field][:4]
+    neighbours = [other.inputs()[0].names[0] for name, other in rows.items() if name != field and other.inputs()][:4]
     for position, item in enumerate(row.inputs()):
         for name in dict.fromkeys([*neighbours, item.names[0] + "S"]):
             if name not in item.names:
@@ -170,12 +197,13 @@ def replaced(row: Var | Derived, position: int, item: Var) -> Row:
 
 
 def other_defaults(row: Var | Derived, missed: set[str]) -> list[tuple[str, Row]]:
-    """Ask for what may be absent, and let be absent what must be there, unless an earlier way of the row misses it."""
-    return [
-        changed
-        for changed in _other_defaults(row)
-        if not changed[0].endswith(tuple(f"{name} may be absent" for name in missed))
-    ]
+    """Ask for what may be absent, and let be absent what must be there, unless an earlier row or way misses it."""
+    same = tuple(f"{name} may be absent" for name in missed)
+    if {item.names[0] for item in row.inputs()} <= missed:
+        same += ("never required",)
+    if isinstance(row, Derived) and not any(item.required for item in row.variables):
+        same += ("never required",)
+    return [changed for changed in _other_defaults(row) if not changed[0].endswith(same)]
 
 
 def _other_defaults(row: Var | Derived) -> Iterator[tuple[str, Row]]:
@@ -195,7 +223,7 @@ def _other_defaults(row: Var | Derived) -> Iterator[tuple[str, Row]]:
 def first_items(row: Var | Derived) -> Iterator[tuple[str, Row]]:
     """Read a list up to its first comma."""
     for position, item in enumerate(row.inputs() if isinstance(row, Derived) else ()):
-        if item.names[0].endswith(("LIST", "NODE")) and item.read is not None:
+        if item.names[0].endswith(("LIST", "PER_NODE")) and item.read is not None:
 
             def read(value: str, reader: Callable[[str], Any] = item.read) -> Any:
                 return reader(value.partition(",")[0])
@@ -297,7 +325,7 @@ def main() -> int:
     killers: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     survivors: list[Mutant] = []
-    contracts = [one for one in ResolverContract.__subclasses__() if one.__module__ == test_laws.__name__]
+    contracts = [one for one in ResolverContract.__subclasses__() if one.__module__ in LAWS]
     for contract in contracts:
         table = contract.resolver
         if not isinstance(table, Resolver) or asked.only not in {None, table.name}:

@@ -1,12 +1,12 @@
 """The resolvers that are asked, each with its answer, and the choice of one of them by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from ._registry import Plugin, resolvers
+from ._registry import Plugin, Registered, resolvers
 from .environ import Environ
 from .errors import BrokenPlugin, ColossalaiEnvError, ResolverDoesNotMatch, UnknownResolver
-from .resolver import Answer, Claim, Invalid, Layer, NoMatch, ResolverProtocol
+from .resolver import Answer, Claim, Invalid, Layer, NoMatch, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
 SELECT = "COLOSSALAI_ENV_RESOLVER"
@@ -76,13 +76,57 @@ CALLER = "the caller"
 """Who brought a resolver that is no plugin's."""
 
 
+class _Index(NamedTuple):
+    """Which resolvers have to be asked in an environment: those of which a mark is set, and those without marks."""
+
+    registered: tuple[Registered, ...]
+    unasked: tuple[Candidate, ...]
+    """What each answers where none of its marks is set."""
+    always: tuple[int, ...]
+    by_mark: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, registered: tuple[Registered, ...]) -> "_Index":
+        """Look at all resolvers once."""
+        unasked: list[Candidate] = []
+        always: list[int] = []
+        by_mark: dict[str, list[int]] = {}
+        for position, (resolver, plugin) in enumerate(registered):
+            marks = resolver.marks if isinstance(resolver, Resolver) else None
+            if marks is None:
+                always.append(position)
+                unasked.append(Candidate(resolver, plugin, NoMatch("not asked")))
+            else:
+                unasked.append(_ask(resolver, plugin, Environ()))
+            for mark in marks or ():
+                by_mark.setdefault(mark, []).append(position)
+        return cls(registered, tuple(unasked), tuple(always), by_mark)
+
+    def called(self, environ: Environ) -> set[int]:
+        """Return who has to be asked."""
+        marked = self.by_mark.keys() & environ.variables.keys()
+        return {*self.always, *(position for mark in marked for position in self.by_mark[mark])}
+
+
+_last: list[_Index] = []
+"""Of the resolvers that were asked last."""
+
+
+def _index(registered: tuple[Registered, ...]) -> _Index:
+    if not _last or _last[0].registered is not registered:
+        _last[:] = [_Index.of(registered)]
+    return _last[0]
+
+
 def ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tuple[Candidate, ...]:
     """Ask the resolvers of all plugins, or `among` others."""
     if among is not None:
-        asked = [_ask(resolver, CALLER, environ) for resolver in among]
-    else:
-        asked = [_ask(resolver, plugin, environ) for resolver, plugin in resolvers(environ)]
-    return (*asked, ALONE)
+        return (*(_ask(resolver, CALLER, environ) for resolver in among), ALONE)
+    index = _index(resolvers(environ))
+    candidates = [*index.unasked, ALONE]
+    for position in index.called(environ):
+        candidates[position] = _ask(*index.registered[position], environ)
+    return tuple(candidates)
 
 
 def _ask(resolver: ResolverProtocol, owner: Plugin | str, environ: Environ) -> Candidate:

@@ -15,7 +15,7 @@ ATTEMPTS = 8
 
 def derived_port(job_id: str, attempt: int = 0) -> int:
     """Return a port that every rank of a launch derives alike, and two launches rarely share."""
-    digest = zlib.crc32(job_id.encode(errors="surrogateescape"))
+    digest = zlib.crc32(job_id.encode())
     return LOWEST_PORT + (digest + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
 
 

@@ -12,7 +12,7 @@ import attrs
 from . import _devices as devices
 from . import _hardware as hardware
 from . import _process_group as process_group
-from ._addresses import Endpoint
+from ._addresses import Endpoint, own_address
 from ._adopt import adopt
 from ._arguments import Given, arguments
 from ._candidates import Candidate
@@ -24,6 +24,7 @@ from ._gloo import GlooSettings
 from ._job import Job, describe_this_process, refuse_second, run, with_placement
 from ._libraries import overlooked
 from ._locate import locate, refuse_platform
+from ._node_level import refuse_visible
 from ._rendezvous.entered import Entered, Frame
 from ._rendezvous.formed import Gathered
 from ._rendezvous.identity import Here, Identity
@@ -116,10 +117,18 @@ def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given])
         report_failure(outcome, resolution, environ, given)
         raise outcome
     refuse_child(outcome)
-    doubts = resolution.warnings or (() if resolution.chosen else doubt(outcome))
-    for warning in doubts if outcome.rank == 0 else ():
+    for warning in _doubts(resolution, outcome, environ) if outcome.rank == 0 else ():
         log.warning("%s", warning)
     return outcome
+
+
+def _doubts(resolution: Resolution, spec: DistSpec, environ: Environ) -> tuple[str, ...]:
+    """Return what may be meant otherwise; raise `NotLaunched` where a file states that a single process is not."""
+    if not resolution.warnings:
+        return () if resolution.chosen else doubt(spec)
+    from ._listed_hosts import refuse_listed
+
+    return () if spec.world_size == 1 and refuse_listed(environ) else resolution.warnings
 
 
 def _seconds(timeout: float | timedelta | None) -> float:
@@ -164,6 +173,7 @@ def join_world(
             entered = _entered(joining, reserved)
             with failures_reported(joining):
                 accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
+                refuse_visible(spec, environ, accelerators.visible if device is None else 1)
                 index = devices.index_of(device, None, accelerators, spec.rank)
             report = describe_this_process(spec, backend, accelerators, index)
             joining.report = report = attrs.evolve(report, address=entered.own_address(), given=frame.given)
@@ -252,7 +262,13 @@ def _locate(
     spec: DistSpec, environ: Environ, resolver: ResolverProtocol | None, seconds: float
 ) -> tuple[DistSpec, Endpoint]:
     """Find rank 0's endpoint, with what the resolver offers where its variables do not say it."""
+    if spec.rank == 0 and spec.host is None and isinstance(resolver, Resolver) and resolver.tells_others_alone:
+        spec = attrs.evolve(spec, host=own_address(), sources={**spec.sources, "host": OWN_ADDRESS})
     return locate(spec, environ, getattr(resolver, "locate", ()), seconds, getattr(resolver, "directory", None))
+
+
+OWN_ADDRESS = Source("rule: rank 0's own address, which the others are told", Origin.RULE)
+"""The source of a host that the launcher tells all ranks but rank 0."""
 
 
 def _job_end(resolver: ResolverProtocol | None, environ: Environ, deadline: Deadline) -> float:

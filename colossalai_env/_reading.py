@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from .resolver import Resolver
 
 
+MEETING = ("host", "port")
+"""The fields that say where ranks meet."""
+
+
 class Reading:
     """One pass over a table: it knows the rank as soon as that is read, for the errors of later rows."""
 
@@ -25,7 +29,10 @@ class Reading:
     def spec(self) -> DistSpec:
         values: dict[str, Any] = {}
         sources: dict[str, Source] = {}
+        counts_nodes = self.resolver.counts_nodes
         for field, row in self.resolver.rows():
+            if counts_nodes and field in MEETING and values["world_size"] == 1:
+                continue  # a single process meets no other, and platforms leave it no address
             value = self.value(field, row)
             if value is not None:
                 values[field] = value
@@ -50,7 +57,8 @@ class Reading:
         self.names.clear()
         if isinstance(row, Var):
             self.rule = ""
-            return self.read(row, READERS.get(field, text))
+            required = not (row.only_others and self.rank == 0)
+            return self.read(row, READERS.get(field, text), required=required)
         self.rule = row.function.__name__
         required = is_required(row, self.environ)
         inputs = [self.read(item, text, required=required) for item in row.variables]

@@ -126,18 +126,19 @@ def _decide(candidates: tuple[Candidate, ...], environ: Environ, given: Mapping[
     winner = _winner(candidates, given)
     if winner is not None and winner.layer is Layer.ALONE:
         return _unclaimed(candidates, winner, environ, given)
+    claimed = [candidate for candidate in candidates if isinstance(candidate.answer, Claim)]
     if winner is not None:
         given = without_defaults(given, winner.spec, environ)
-        winner = _with_an_id(winner, candidates, environ, given)
+        winner = _with_an_id(winner, claimed, environ, given)
     spec = combine(winner, environ, given)
     if winner is not None and (winner.spec.rank, winner.spec.world_size) != (spec.rank, spec.world_size):
         winner = None
     layer = winner.layer if winner is not None else Layer.ARGUMENTS
-    outer = _around(layer, candidates)
+    outer = _around(layer, claimed)
     traces = [
         candidate
         for candidate in candidates
-        if candidate.layer < layer and isinstance(candidate.answer, NoMatch) and candidate.answer.found
+        if isinstance(candidate.answer, NoMatch) and candidate.answer.found and candidate.layer < layer
     ]
     if outer is None and not traces:
         return Resolution(candidates, spec)
@@ -185,7 +186,7 @@ def _winner(candidates: Sequence[Candidate], given: Mapping[str, Given]) -> Winn
 
 def _innermost(candidates: Sequence[Candidate]) -> Winner:
     """Return the claim of the innermost layer that has one; raise where that layer is unusable or of two minds."""
-    decisive = [candidate for candidate in candidates if not isinstance(candidate.answer, NoMatch)]
+    decisive = _within([candidate for candidate in candidates if not isinstance(candidate.answer, NoMatch)])
     layer = min(candidate.layer for candidate in decisive)
     claims: list[Winner] = []
     for candidate in decisive:
@@ -202,16 +203,29 @@ def _innermost(candidates: Sequence[Candidate]) -> Winner:
     return claims[0]
 
 
+def _within(candidates: list[Candidate]) -> list[Candidate]:
+    """Leave out the launchers that have started another of these: they stand outside, though they be of one layer."""
+    if len(candidates) == 2:
+        return candidates  # one launcher, and the process alone
+    outside = {
+        name
+        for candidate in candidates
+        if isinstance(candidate.answer, Claim)
+        for name in getattr(candidate.resolver, "started_by", ())
+    }
+    return [candidate for candidate in candidates if candidate.name not in outside] if outside else candidates
+
+
 def set_by_hand(resolver: ResolverProtocol, environ: Environ) -> bool:
     """Return whether the resolver says that no launcher set the variables that it reads."""
     by_hand = getattr(resolver, "by_hand", None)
     return by_hand is not None and bool(by_hand(environ))
 
 
-def _around(layer: Layer, candidates: Sequence[Candidate]) -> Winner | None:
+def _around(layer: Layer, claimed: Sequence[Candidate]) -> Winner | None:
     """Return the nearest claim outside of a layer."""
     nearest: Winner | None = None
-    for candidate in candidates:
+    for candidate in claimed:
         limit = nearest.layer if nearest is not None else Layer.ALONE
         if isinstance(candidate.answer, Claim) and layer < candidate.layer < limit:
             nearest = Winner(candidate.resolver, candidate.answer.spec)
@@ -225,9 +239,7 @@ def _of_a_daemon(layer: Layer, environ: Environ) -> bool:
     return layer > Layer.WORKER and of_a_daemon(environ)
 
 
-def _with_an_id(
-    winner: Winner, candidates: Sequence[Candidate], environ: Environ, given: Mapping[str, Given]
-) -> Winner:
+def _with_an_id(winner: Winner, claimed: Sequence[Candidate], environ: Environ, given: Mapping[str, Given]) -> Winner:
     """Give a launch by hand the id of the launcher around it where that counts the same ranks.
 
     Two steps of a job on one port are two launches. Where all is given, nothing around describes the launch, nor where
@@ -237,7 +249,7 @@ def _with_an_id(
     named = spec.job_id is not None or environ.get(JOB_ID)
     if named or given.keys() >= MEETING or not set_by_hand(winner.resolver, environ):
         return winner
-    outer = _around(winner.layer, candidates)
+    outer = _around(winner.layer, claimed)
     if outer is None or (outer.spec.rank, outer.spec.world_size) != (spec.rank, spec.world_size):
         return winner
     if outer.spec.job_id is None or _of_a_daemon(outer.layer, environ):

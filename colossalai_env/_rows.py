@@ -28,6 +28,7 @@ READERS: Mapping[str, Reader] = {
     "local_world_size": positive_number,
     "node_rank": whole_number,
     "num_nodes": positive_number,
+    "accelerators": whole_number,
     "host": host_name,
     "port": port_number,
 }
@@ -39,6 +40,7 @@ class Var(NamedTuple):
     names: tuple[str, ...]
     required: Required
     read: Reader | None
+    only_others: bool = False
 
     def inputs(self) -> tuple["Var", ...]:
         """Return the variables that this row reads."""
@@ -74,15 +76,15 @@ class Either(NamedTuple):
 Row: TypeAlias = Var | Derived | Either
 
 
-def var(*names: str, required: Required = True, read: Reader | None = None) -> Var:
+def var(*names: str, required: Required = True, read: Reader | None = None, only_others: bool = False) -> Var:
     """Take a field from the first of these variables that is set; ``--name`` is an option.
 
     `required` is True where the launcher always sets it, False where it may be absent, a
     variable's name where it must be there when that variable is, or a function of the `Environ`.
     `read` turns the text into the value and raises `ValueError` with what was expected; each field
-    has its own by default.
+    has its own by default. With `only_others` it holds rank 0's host, and all ranks are told it but rank 0 itself.
     """
-    return Var(names, required, read)
+    return Var(names, required, read, only_others)
 
 
 def derive(function: Callable[..., Any], *variables: str | Var, required: Required = True) -> Derived:
@@ -93,6 +95,20 @@ def derive(function: Callable[..., Any], *variables: str | Var, required: Requir
     """
     rows = tuple(item if isinstance(item, Var) else var(item) for item in variables)
     return Derived(function, rows, required)
+
+
+ONE_A_NODE = "one process a node"
+"""Why a process is local rank 0 of 1 where a launcher's numbers count nodes."""
+
+
+def always(value: object, why: str = "") -> Derived:
+    """Give a field one value whatever the variables say; `why`, in words, is shown as its source."""
+
+    def constant() -> object:
+        return value
+
+    constant.__name__ = why or f"always {value}"
+    return Derived(constant, (), required=True)
 
 
 def either(*rows: Var | Derived) -> Either:

@@ -1,8 +1,8 @@
 """Marks of launchers that no installed resolver knows: a process with one is not taken for a single one in silence.
 
 This table is the one place where the core names launchers. A row gives way to a resolver that reads its mark. Facts:
-runs of Flux 0.88, HTCondor 25.14, GridEngine 8.1, Ray 2.60, PRRTE 5, MPICH 5 and Lightning 2.6; SageMaker's toolkit
-5.1; for all others their documentation.
+runs of GridEngine 8.1, Ray 2.60, PRRTE 5, MPICH 5 and Lightning 2.6; the sources of Kubeflow's mpi-operator 0.8 and of
+Determined 0.38; for all others their documentation.
 """
 
 import json
@@ -88,10 +88,13 @@ def torchruns_workers(environ: Environ) -> int | None:
     return None if nodes is None else nodes * (1 if here is None else here)
 
 
-def volcano_tasks(environ: Environ) -> int | None:
-    """Add up VC_MASTER_NUM, VC_WORKER_NUM and their kin."""
-    names = [name for name in environ.variables if name.startswith("VC_") and name.endswith("_NUM")]
-    return sum(number(name)(environ) or 0 for name in names) or None
+def slots_of_trial(environ: Environ) -> int | None:
+    """Read how many accelerators a trial has over all its containers, or else how many this container has."""
+    asked = _json("DET_EXPERIMENT_CONFIG", environ)
+    try:
+        return int(asked["resources"]["slots_per_trial"]) or 1
+    except (KeyError, TypeError, ValueError):
+        return in_json_list("DET_SLOT_IDS")(environ) or 1
 
 
 def lsf_hosts(environ: Environ) -> int | None:
@@ -137,6 +140,8 @@ class Mark(NamedTuple):
     """Whether a process alone cannot be meant; where it may be, there is a warning."""
     shared: bool = False
     """Whether launchers of several kinds set it, so that no resolver takes the row away."""
+    listing: str = ""
+    """A variable that names a file with a line for each slot of the job, where no variable says how many there are."""
 
     def applies(self, environ: Environ) -> bool:
         """Return whether the marks are there, and more than one process with them."""
@@ -154,9 +159,14 @@ class Mark(NamedTuple):
         """Return where this process is."""
         return self.place.format(count=self.how_many(environ) or "several")
 
+    @property
+    def advised(self) -> str:
+        """Return what to do, or how a single process is meant."""
+        return f"{self.advice}; {ALONE}"
+
     def refusal(self, environ: Environ) -> NotLaunched:
         """Return the error."""
-        return NotLaunched(self.launcher, self.sentence(environ), self.found(environ), f"{self.advice}; {ALONE}")
+        return NotLaunched(self.launcher, self.sentence(environ), self.found(environ), self.advised)
 
     def warning(self, environ: Environ) -> str:
         """Return the warning of a process that is alone all the same."""
@@ -169,14 +179,12 @@ def ranked(launcher: str, rank: str, size: str, **more: Any) -> Mark:  # noqa: A
     return Mark(launcher, (rank,), number(size), shown=(size,), **more)
 
 
-def on_nodes(platform: str, rank: str, size: str, count: Count | None = None) -> Mark:
+def on_nodes(platform: str, rank: str, size: str, count: Count | None = None, *, shared: bool = False) -> Mark:
     """Describe a platform that starts one command on each node."""
     nodes = "NODES" if count else f"${size}"
     advice = f"start torchrun --nnodes={nodes} --node-rank=${rank} --nproc-per-node=gpu --master-addr=ADDRESS train.py"
-    return Mark(platform, (rank, size), count or number(size), place=ON_NODE, advice=advice)
+    return Mark(platform, (rank, size), count or number(size), place=ON_NODE, advice=advice, shared=shared)
 
-
-MPI = ("FLUX_TASK_RANK", "PALS_RANKID", "JSM_NAMESPACE_RANK", "MV2_COMM_WORLD_RANK", "MVP_COMM_WORLD_RANK")
 
 LIGHTNING = Mark(
     "Lightning",
@@ -189,25 +197,12 @@ LIGHTNING = Mark(
 
 MARKS: tuple[Mark, ...] = (
     LIGHTNING,
-    ranked("Horovod", "HOROVOD_RANK", "HOROVOD_SIZE"),
-    ranked("MVAPICH", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ranked("MVAPICH", "MVP_COMM_WORLD_RANK", "MVP_COMM_WORLD_SIZE"),
     ranked("mpirun_rsh", "MPIRUN_RANK", "MPIRUN_NPROCS"),
     ranked("Platform MPI", "MPI_RANKID", "MPI_NRANKS"),
-    ranked("PALS", "PALS_RANKID", "PMI_SIZE"),
     ranked("ALPS", "ALPS_APP_PE", "PMI_SIZE"),
-    ranked("jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
-    ranked("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
-    Mark(
-        "Flux",
-        ("FLUX_ENCLOSING_ID",),
-        unless=("FLUX_JOB_ID",),
-        place="this is the script of flux batch or a shell of flux alloc, not a task",
-        advice="start the processes with flux run (flux run -n4 python train.py)",
-    ),
-    Mark("PMI", ("PMI_RANK",), pmi_size, unless=MPI, shown=("PMI_SIZE",), shared=True),
-    Mark("PMI", ("PMI_ID",), pmi_size, unless=MPI, shown=("PMI_PORT",), shared=True),
-    Mark("PMIx", ("PMIX_RANK",), pmix_size, unless=MPI, shown=("PMIX_NAMESPACE",), shared=True),
+    Mark("PMI", ("PMI_RANK",), pmi_size, shown=("PMI_SIZE",), shared=True),
+    Mark("PMI", ("PMI_ID",), pmi_size, shown=("PMI_PORT",), shared=True),
+    Mark("PMIx", ("PMIX_RANK",), pmix_size, shown=("PMIX_NAMESPACE",), shared=True),
     ranked("JAX", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
     ranked("PaddlePaddle", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"),
     Mark("TensorFlow", ("TF_CONFIG",), tensorflow_tasks),
@@ -218,8 +213,23 @@ MARKS: tuple[Mark, ...] = (
         place="torchrun's input is set, for {count} processes, and torchrun did not start this one",
         advice="start torchrun train.py in place of python train.py: it reads these variables",
         shown=("PET_NPROC_PER_NODE", "PET_NODE_RANK"),
+        shared=True,
     ),
-    ranked("HTCondor", "_CONDOR_PROCNO", "_CONDOR_NPROCS"),
+    Mark(
+        "Kubeflow's MPIJob",
+        ("K_MPI_JOB_ROLE",),
+        place="this is the launcher of an MPIJob, or a shell in one of its pods, and mpirun did not start it",
+        advice="start the processes with mpirun in the launcher's pod: it knows the others",
+        shown=("OMPI_MCA_orte_default_hostfile", "HYDRA_HOST_FILE", "I_MPI_HYDRA_HOST_FILE"),
+    ),
+    Mark(
+        "Determined",
+        ("DET_TRIAL_ID", "DET_SLOT_IDS"),
+        slots_of_trial,
+        place="this trial has {count} accelerators, and Determined says ranks in files alone",
+        advice="make python3 -m determined.launch.torch_distributed python3 train.py the entry point",
+        shown=("DET_ALLOCATION_ID",),
+    ),
     Mark(
         "GridEngine",
         ("JOB_SCRIPT", "PE"),
@@ -259,6 +269,15 @@ MARKS: tuple[Mark, ...] = (
         advice=BODY,
         shown=("PBS_JOBID",),
     ),
+    Mark(
+        "PBS",
+        ("PBS_NODEFILE", "PBS_JOBID"),
+        place="this may be the script of a job with {count} hosts, which stand in a file",
+        advice=BODY,
+        unless=("PBS_NUM_NODES",),
+        refused=False,
+        listing="PBS_NODEFILE",
+    ),
     Mark("LSF's blaunch", ("LSF_PM_TASKID", "LSB_JOBID"), number("LSB_DJOB_NUMPROC"), shown=("LSB_DJOB_NUMPROC",)),
     Mark(
         "LSF",
@@ -275,26 +294,14 @@ MARKS: tuple[Mark, ...] = (
         advice="if they are meant for processes, start these with torchrun or mpirun",
         refused=False,
     ),
-    Mark(
-        "SageMaker",
-        ("SM_HOSTS", "SM_CURRENT_HOST"),
-        in_json_list("SM_HOSTS"),
-        place=ON_NODE,
-        advice='start torchrun on each, as distribution={"torch_distributed": {"enabled": True}} of an estimator does',
-    ),
-    on_nodes("AWS Batch", "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"),
-    on_nodes("Azure Machine Learning", "AZ_BATCHAI_TASK_INDEX", "AZUREML_NODE_COUNT"),
-    on_nodes("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
-    on_nodes("dstack", "DSTACK_NODE_RANK", "DSTACK_NODES_NUM"),
     on_nodes("Lepton", "LEPTON_JOB_WORKER_INDEX", "LEPTON_JOB_TOTAL_WORKERS"),
     on_nodes("Volcano Engine", "MLP_ROLE_INDEX", "MLP_WORKER_NUM"),
-    on_nodes("ModelArts", "VC_TASK_INDEX", "MA_NUM_HOSTS"),
+    on_nodes("ModelArts", "VC_TASK_INDEX", "MA_NUM_HOSTS", shared=True),
     on_nodes("a TPU pod", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", several_on("TPU_WORKER_HOSTNAMES")),
-    Mark("Volcano", ("VC_TASK_INDEX",), volcano_tasks, unless=("MA_NUM_HOSTS",)),
     Mark(
         "Kubernetes",
         ("JOB_COMPLETION_INDEX",),
-        place="this pod is one of an Indexed Job, which says no number of pods",
+        place="this pod is one of an Indexed Job or a JobSet, which says no number of pods",
         advice="if the pods are meant to be one world, give each RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
         refused=False,
     ),
@@ -333,7 +340,9 @@ def find(environ: Environ, resolvers: Iterable[object]) -> Mark | None:
 
 
 def _reads(resolver: object, mark: Mark) -> bool:
-    return isinstance(resolver, Resolver) and mark.marks[0] in resolver.variables()
+    """Return whether a table reads a mark first of all: other names of a field are other launchers' too."""
+    rows = resolver.rows() if isinstance(resolver, Resolver) else ()
+    return any(item.names[0] == mark.marks[0] for _, row in rows for item in row.inputs())
 
 
 def of_a_daemon(environ: Environ) -> bool:

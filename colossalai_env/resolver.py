@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 import attrs
 
+from ._detection import Detect, Marks, NoMatch, all_of, any_of
 from ._hookspecs import hookimpl
 from ._reading import Reading
-from ._rows import Row, Var, derive, either, is_required, var
+from ._rows import ONE_A_NODE, Derived, Row, Var, always, derive, either, is_required, names_of, var
 from .environ import Environ
 from .errors import (
     ColossalaiEnvError,
@@ -36,6 +37,7 @@ __all__ = [
     "ResolverProtocol",
     "Source",
     "all_of",
+    "always",
     "any_of",
     "derive",
     "either",
@@ -73,14 +75,6 @@ class Layer(IntEnum):
     """Kubernetes, SageMaker and other platforms that start containers."""
     ALONE = 6
     """None: a process started by hand."""
-
-
-class NoMatch(NamedTuple):
-    """The launcher did not start this process; `found` and `missing` are its marks where only some are there."""
-
-    reason: str
-    found: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
 
 
 class Invalid(NamedTuple):
@@ -153,38 +147,6 @@ class ResolverProtocol(Protocol):
         ...
 
 
-Detect: TypeAlias = Callable[[Environ], NoMatch | None]
-"""Returns whether the launcher started this process: ``None`` for yes. Raises `NotLaunched` to refuse the place."""
-
-
-def any_of(*marks: str) -> Detect:
-    """Claim the process when any of these variables is set: only this launcher sets them."""
-    absent = NoMatch(f"no {' or '.join(marks)}")
-
-    def detect(environ: Environ) -> NoMatch | None:
-        for mark in marks:
-            if mark in environ:
-                return None
-        return absent
-
-    detect.__doc__ = f"Any of {', '.join(marks)} is set."
-    return detect
-
-
-def all_of(*marks: str) -> Detect:
-    """Claim the process when all of these variables are set: others may set some of them too."""
-
-    def detect(environ: Environ) -> NoMatch | None:
-        missing = tuple(mark for mark in marks if mark not in environ)
-        if not missing:
-            return None
-        found = tuple(mark for mark in marks if mark not in missing)
-        return NoMatch(f"no {', '.join(missing)}", found, missing if found else ())
-
-    detect.__doc__ = f"All of {', '.join(marks)} are set."
-    return detect
-
-
 def _detect(marks: "str | Detect") -> Detect:
     return any_of(marks) if isinstance(marks, str) else marks
 
@@ -192,6 +154,11 @@ def _detect(marks: "str | Detect") -> Detect:
 def _nothing(spec: DistSpec) -> Mapping[str, str]:
     del spec
     return {}
+
+
+def _nothing_amiss(environ: Environ) -> NoMatch | None:
+    del environ
+    return None
 
 
 def _never(environ: Environ) -> bool:
@@ -220,6 +187,11 @@ class Resolver:
     layer: Layer
     detect: Detect = attrs.field(converter=_detect)
     """A variable that only this launcher sets, `any_of`, `all_of`, or a function of the `Environ`."""
+    exclude: Detect = _nothing_amiss
+    """Looks closer where `detect` finds the launcher: raises `NotLaunched` where to wait for others is to wait forever.
+
+    It returns `NoMatch` where the process is a single one after all, or another launcher's.
+    """
     rank: Row
     world_size: Row
     local_rank: Row | None = None
@@ -231,6 +203,14 @@ class Resolver:
     agent_store: Row | None = None
     backend: Row | None = None
     job_id: Row | None = None
+    counts_nodes: bool = False
+    """Whether rank and world size count nodes, on each of which the launcher starts one process.
+
+    Each is local rank 0 of 1 on a node of its own, as far as rows do not say otherwise. On several nodes with several
+    accelerators each it is refused with torchrun's line: by the row `accelerators`, or else when the ranks meet.
+    """
+    accelerators: Row | None = None
+    """How many accelerators a node has, where a launcher that counts nodes says it."""
     emulated: Callable[[DistSpec], Mapping[str, str]] = _nothing
     """What the launcher sets besides the plain rows: the variables of derived rows, and its marks."""
     by_hand: Callable[[Environ], bool] = _never
@@ -246,8 +226,35 @@ class Resolver:
     """
     job_end: Callable[[Environ], float | None] = _no_end
     """Returns when the launcher ends the job, in seconds since 1970, where its variables say it, for those who wait."""
+    started_by: tuple[str, ...] = ()
+    """Names of resolvers whose launchers start this one, and never the other way round: their claims stand outside."""
     doc: str | None = None
     """Where the facts of the table come from, for the documentation."""
+
+    def __attrs_post_init__(self) -> None:
+        """Fill in what follows from counting nodes."""
+        if self.counts_nodes:
+            implied = {
+                "local_rank": always(0, ONE_A_NODE),
+                "local_world_size": always(1, ONE_A_NODE),
+                "node_rank": self.rank,
+                "num_nodes": self.world_size,
+            }
+            for field, row in implied.items():
+                if getattr(self, field) is None:
+                    object.__setattr__(self, field, row)
+
+    @property
+    def marks(self) -> frozenset[str] | None:
+        """Variables of which one at least is set where this launcher started the process; None if that is not known."""
+        if not isinstance(self.detect, Marks) or any(name.startswith("--") for name in self.detect.names):
+            return None
+        return frozenset(self.detect.names)
+
+    @property
+    def tells_others_alone(self) -> bool:
+        """Whether rank 0 is not told its own host."""
+        return isinstance(self.host, Var) and self.host.only_others
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Return the fields that this launcher says, with their rows, rank first."""
@@ -258,15 +265,27 @@ class Resolver:
 
     def variables(self) -> tuple[str, ...]:
         """Return the names of all variables and options that the rows read."""
-        return tuple(dict.fromkeys(name for _, row in self.rows() for item in row.inputs() for name in item.names))
+        rows = [row for _, row in self.rows()] + ([self.accelerators] if self.accelerators is not None else [])
+        return tuple(dict.fromkeys(name for row in rows for name in names_of(row)))
 
     def resolve(self, environ: Environ) -> Answer:
         """Answer from `environ` alone."""
         try:
-            absent = self.detect(environ)
-            return Claim(Reading(self, environ).spec()) if absent is None else absent
+            absent = self.detect(environ) or self.exclude(environ)
+            return Claim(self._read(environ)) if absent is None else absent
         except ColossalaiEnvError as error:
             return Invalid(error)
+
+    def _read(self, environ: Environ) -> DistSpec:
+        """Read the table; raise `NotLaunched` for one process on each of several nodes with several accelerators."""
+        reading = Reading(self, environ)
+        spec = reading.spec()
+        if self.accelerators is not None and spec.world_size > 1:
+            from ._node_level import refuse_several
+
+            names = [name for row in (self.rank, self.world_size, self.accelerators) for name in names_of(row)]
+            refuse_several(spec, reading.value("accelerators", self.accelerators), environ, names)
+        return spec
 
     def readable(self, environ: Environ) -> dict[str, Any]:
         """Return the fields that can be read where others cannot, so that the other ranks can be told of the error."""
@@ -281,18 +300,34 @@ class Resolver:
 
     def emulate(self, spec: DistSpec) -> Environ:
         """Return what the launcher would have set; raise `InvalidSpec` where it always says what `spec` does not."""
-        settings = {
-            row.names[0]: str(getattr(spec, field))
-            for field, row in self.rows()
-            if isinstance(row, Var) and getattr(spec, field) is not None
-        }
+        settings = {self.accelerators.names[0]: "1"} if isinstance(self.accelerators, Var) else {}
+        for field, row in self.rows():
+            stated = getattr(spec, field)
+            self._refuse_layout(spec, field, row)
+            if isinstance(row, Var) and stated is not None and not (row.only_others and spec.rank == 0):
+                settings[row.names[0]] = str(stated)
         settings.update(self.emulated(spec))
         environ = Environ(
             {name: value for name, value in settings.items() if not name.startswith("--")},
             [f"{name}={value}" for name, value in settings.items() if name.startswith("--")],
         )
         for field, row in self.rows():
-            if getattr(spec, field) is None and is_required(row, environ):
+            if getattr(spec, field) is None and row.inputs() and is_required(row, environ):
                 msg = f"{field} is None, which {self.name} always says"
                 raise InvalidSpec(msg, (field,))
         return environ
+
+    def _refuse_layout(self, spec: DistSpec, field: str, row: Row) -> None:
+        """Raise `InvalidSpec` for a process that this launcher never starts."""
+        stated = getattr(spec, field)
+        if isinstance(row, Derived) and not row.variables:
+            only = row.function()
+        elif self.counts_nodes and field == "node_rank" and row is self.rank:
+            only = spec.rank
+        elif self.counts_nodes and field == "num_nodes" and row is self.world_size:
+            only = spec.world_size
+        else:
+            return
+        if stated not in {None, only}:
+            msg = f"{field} is {stated}, and a process of {self.name} has {only}"
+            raise InvalidSpec(msg, (field,))

@@ -90,6 +90,21 @@ def _text(instance: object, field: "attrs.Attribute[Any]", value: str | None) ->
         raise InvalidSpec(msg, (field.name,))
 
 
+def _as_text(token: str | None) -> str | None:
+    """Make text of what the environment holds as bytes: UTF-8 where it is that, and else with escapes.
+
+    Where a process's locale is C, `os.environ` has lone surrogates for bytes beyond ASCII, which nothing can encode;
+    ranks of other locales have the text itself.
+    """
+    if type(token) is not str or token.isascii():
+        return token
+    try:
+        held = token.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that no environment brings
+        held = token.encode("utf-8", "backslashreplace")
+    return held.decode("utf-8", "backslashreplace")
+
+
 def _name(instance: object, field: "attrs.Attribute[str]", value: str) -> None:
     _text(instance, field, value)
 
@@ -138,7 +153,9 @@ CHOSEN = frozenset({"MASTER_ADDR", "MASTER_PORT", "--host", "--port"})
 
 @lru_cache(maxsize=128)
 def source_of(names: tuple[str, ...], rule: str = "") -> Source:
-    """Return the source of a value that was read from variables, by the named function where there is one."""
+    """Return the source of a value: variables, and the function that made it of them, or a rule alone."""
+    if not names:
+        return Source(f"rule: {rule}", Origin.RULE)
     origin = Origin.CHOSEN if not rule and CHOSEN.issuperset(names) else Origin.LAUNCHER
     return Source(", ".join(names) + (f" ({rule})" if rule else ""), origin)
 
@@ -178,7 +195,7 @@ class DistSpec:
     """The process group's backend, where one was asked for."""
     resolver: str = attrs.field(default="given", validator=_name)
     """Who says all this."""
-    job_id: str | None = attrs.field(default=None, validator=_text)
+    job_id: str | None = attrs.field(default=None, validator=_text, converter=_as_text)
     """A token that tells this launch from any other: job, step, restart."""
     sources: Mapping[str, Source] = attrs.field(
         factory=dict[str, Source], eq=False, repr=False, converter=_frozen_sources

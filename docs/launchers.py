@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from colossalai_env import ColossalaiEnvError, resolve
 from colossalai_env._registry import resolvers
-from colossalai_env._rows import Derived, Either, Row
-from colossalai_env.resolver import Environ, Resolver
+from colossalai_env._rows import Derived, Either, Row, Var
+from colossalai_env.resolver import Environ, Layer, Resolver
 from colossalai_env.testing import Capture, Task, captures
 
 NAMES = {
@@ -52,8 +52,11 @@ def read(row: Row) -> str:
     """Describe which variables a row reads, by which rule, and whether they have to be there."""
     if isinstance(row, Either):
         return "<br>or ".join(read(way).removesuffix(" (may be absent)") for way in row.rows)
+    if not row.inputs() and isinstance(row, Derived):
+        return f"always {row.function()}: {row.function.__name__}"
     names = ", ".join(" or ".join(f"`{name}`" for name in item.names) for item in row.inputs())
     rule = f", by `{row.function.__name__}`" if isinstance(row, Derived) else ""
+    rule += ", which all ranks have but rank 0" if isinstance(row, Var) and row.only_others else ""
     if row.required is True:
         return names + rule
     when = f"where `{row.required}` is set" if isinstance(row.required, str) else "where it is needed"
@@ -101,9 +104,29 @@ def unknown(resolver: Resolver) -> Iterator[str]:
         yield "- `port`: from the job id, unless `MASTER_PORT` is set"
 
 
+def verified(resolver: Resolver, tasks: list[Task]) -> str:
+    """Name how the table was verified: by runs of the launcher, or where its facts come from."""
+    if tasks:
+        return f"on the real launcher: {len(tasks)} recorded processes"
+    if resolver.layer is Layer.ARGUMENTS:
+        return "by real processes"
+    return "from its source" if re.search(r"\bsources? of\b", resolver.doc or "") else "from its documentation"
+
+
+def overview(found: list[tuple[Resolver, list[Task]]]) -> list[str]:
+    """Return one row for each resolver."""
+    rows = [
+        f"| [{one.name}](#{one.name}) | {one.layer.name} | {'nodes' if one.counts_nodes else 'processes'} | "
+        f"{verified(one, tasks)} |"
+        for one, tasks in found
+    ]
+    return ["| resolver | layer | counts | verified |", "|---|---|---|---|", *rows, ""]
+
+
 def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
     """Describe one resolver."""
     rows = list(resolver.rows())
+    stated = [("accelerators", resolver.accelerators)] if resolver.accelerators is not None else []
     example = max(tasks, key=lambda task: informative(rows, task), default=None)
     always = set[str].intersection(*(set(task.variables) for task in tasks)) if tasks else set[str]()
     others = ", ".join(f"`{name}`" for name in sorted(always.difference(resolver.variables())))
@@ -118,7 +141,7 @@ def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
         "|---|---|---|" if example else "|---|---|",
         *(
             f"| `{field}` | {read(row)} | {value(row, example)} |" if example else f"| `{field}` | {read(row)} |"
-            for field, row in rows
+            for field, row in (*rows, *stated)
         ),
         "",
         *(
@@ -164,9 +187,10 @@ def page() -> str:
     """Return the whole page."""
     found = [item.resolver for item in resolvers(Environ()) if isinstance(item.resolver, Resolver)]
     tasks = list(won())
-    lines = [INTRO]
-    for resolver in found:
-        lines += section(resolver, [task for name, task in tasks if name == resolver.name])
+    tables = [(one, [task for name, task in tasks if name == one.name]) for one in found]
+    lines = [INTRO, *overview(tables)]
+    for resolver, own in tables:
+        lines += section(resolver, own)
     return "\n".join([*lines, *recorded()])
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from colossalai_env._registry import resolvers
 from colossalai_env._unknown_launchers import MARKS
+from colossalai_env.resolver import Environ, Resolver
 from tests.pace import pace
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def tell(*words):
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
+TABLES = [item.resolver for item in resolvers(Environ()) if isinstance(item.resolver, Resolver)]
+
 LAUNCHERS = (
     "RANK",
     "WORLD_SIZE",
@@ -39,6 +43,7 @@ LAUNCHERS = (
     "OMPI_",
     "PMI",
     "COLOSSALAI_",
+    *(name for table in TABLES for name in table.variables() if not name.startswith("-")),
     *(mark for row in MARKS for mark in row.marks),
 )
 

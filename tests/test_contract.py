@@ -16,7 +16,21 @@ import pytest
 from hypothesis import Phase, settings
 
 from colossalai_env import DistSpec
-from colossalai_env.resolver import Answer, Environ, Layer, Resolver, any_of, derive, var, whole_number
+from colossalai_env.errors import InvalidSpec
+from colossalai_env.resolver import (
+    Answer,
+    Environ,
+    HostAnswer,
+    HostQuery,
+    Layer,
+    Resolver,
+    always,
+    any_of,
+    derive,
+    host_name,
+    var,
+    whole_number,
+)
 from colossalai_env.testing import BrokenLaw, ResolverContract
 
 pytestmark = pytest.mark.slow
@@ -97,6 +111,86 @@ def test_a_broken_law_is_told_in_a_sentence_with_the_smallest_environment() -> N
     assert re.match(r"h: local_rank \d is read as \d for rank", str(told.value))
     assert "\n    H_RANK='" in str(told.value)
     assert len(told.value.environ.variables if told.value.environ else ()) == 3
+
+
+INDEX, MAIN, COUNT = "P_NODE", "P_MAIN", "P_NODES"
+
+
+def main_first(node: int, main: int) -> int:
+    return 0 if node == main else node + (node < main)
+
+
+def told_to_others(spec: DistSpec) -> dict[str, str]:
+    node = spec.node_rank or 0
+    if spec.local_world_size != 1 or spec.rank not in {0, node, node + 1}:
+        msg = "one process a node, and only the main node out of order"
+        raise InvalidSpec(msg)
+    main = node if spec.rank == 0 else 0 if spec.rank == node else node + 1
+    return {MAIN: str(main), **({"P_ADDRESS": spec.host} if spec.rank and spec.host else {})}
+
+
+def own(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | None:
+    del spec, environ, seconds
+    raise NotImplementedError
+
+
+def platform(**changed: Any) -> Resolver:
+    """Return the table of a platform that starts one process a node, and tells the others the main node's address."""
+    rows: dict[str, Any] = {
+        "rank": derive(main_first, var(INDEX, read=whole_number), var(MAIN, read=whole_number)),
+        "world_size": var(COUNT),
+        "node_rank": var(INDEX),
+        "host": var("P_ADDRESS", only_others=True),
+    }
+    return Resolver(
+        name="p",
+        layer=Layer.PLATFORM,
+        detect=any_of(INDEX, COUNT),
+        counts_nodes=True,
+        emulated=told_to_others,
+        doc="Facts: none.",
+        **rows | changed,
+    )
+
+
+def address(text: str | None) -> str | None:
+    return host_name(text) if text is not None else None
+
+
+BY_LOCATE = {"host": derive(address, var("P_ADDRESS", required=False)), "locate": (HostQuery("own", own),)}
+
+ONE_EACH = {"local_rank": always(0), "local_world_size": always(1), "num_nodes": var(COUNT)}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [platform(), platform(**BY_LOCATE), attrs.evolve(platform(**ONE_EACH), counts_nodes=False)],
+    ids=["the others are told", "rank 0 is asked for", "rows that never change"],
+)
+def test_true_tables_of_one_process_a_node_keep_every_law(table: Resolver) -> None:
+    assert broken_laws(table) - {"test_a_lost_variable_makes_nobody_else_of_the_process"} == set()
+
+
+@pytest.mark.parametrize(
+    ("table", "law"),
+    [
+        (platform(rank=var(INDEX)), "test_each_process_is_read_as_its_own_rank"),
+        (platform(host=derive(address, var("P_ADDRESS", required=False))), "test_all_ranks_of_a_launch_agree"),
+        (platform(local_rank=var(INDEX)), "test_what_the_launcher_would_set_is_read_as_meant"),
+    ],
+    ids=["main node is not the first", "rank 0 is told nothing", "local rank"],
+)
+def test_false_tables_of_one_process_a_node_are_found_out(table: Resolver, law: str) -> None:
+    assert law in broken_laws(table)
+
+
+def test_a_row_that_rank_0_is_not_told_is_named() -> None:
+    table = platform(host=derive(address, var("P_ADDRESS", required=False)))
+    with (
+        profile(max_examples=50),
+        pytest.raises(BrokenLaw, match=r"host is None for rank 0 .*only_others=True is missing"),
+    ):
+        contract(table).test_all_ranks_of_a_launch_agree()
 
 
 def table_doing(deed: Callable[[], object]) -> Resolver:

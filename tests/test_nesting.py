@@ -1,5 +1,6 @@
 """Launchers inside of one another, and arguments inside of them: which pairs can be meant."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from colossalai_env import explain, resolve
 from colossalai_env._nesting import DOUBTFUL, MEANT, REFUSED, VERDICTS, Beside, Kind, Verdict
+from colossalai_env._registry import resolvers
 from colossalai_env.errors import ConflictingResolvers
+from colossalai_env.resolver import Environ
 from colossalai_env.testing import Capture, captures
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/resolution.md"
@@ -87,6 +90,146 @@ def test_the_inner_launcher_wins_is_doubted_or_is_refused_as_the_table_says(
         assert (found.spec().rank, found.spec().world_size) == mine
         assert len(found.warnings) == (verdict is DOUBTFUL)
         assert all(f"rank {mine[0]} of {mine[1]}" in warning and "of 4" in warning for warning in found.warnings)
+
+
+def flux(rank: int, size: int) -> dict[str, str]:
+    own = {"FLUX_TASK_RANK": str(rank), "FLUX_JOB_SIZE": str(size), "FLUX_TASK_LOCAL_ID": "0", "FLUX_URI": "local:///f"}
+    return {**own, "FLUX_JOB_ID_PATH": "/f7", "PMI_RANK": str(rank), "PMI_SIZE": str(size), "PMI_FD": "9"}
+
+
+def htcondor(rank: int, size: int) -> dict[str, str]:
+    return {"_CONDOR_PROCNO": str(rank), "_CONDOR_NPROCS": str(size)}
+
+
+def pals(rank: int, size: int) -> dict[str, str]:
+    own = {"PALS_RANKID": str(rank), "PALS_LOCAL_SIZE": "1", "PALS_LOCAL_RANKID": "0", "PALS_APID": "7f"}
+    return {**own, "PALS_SIZE": str(size), "PMI_RANK": str(rank), "PMI_SIZE": str(size), "PBS_JOBID": "7"}
+
+
+def jsrun(rank: int, size: int) -> dict[str, str]:
+    return stripped_jsrun(rank, size) | mpi(rank, size)
+
+
+def stripped_jsrun(rank: int, size: int) -> dict[str, str]:
+    """Leave Open MPI's variables out, as flux run -o mpi=spectrum does."""
+    own = {"JSM_NAMESPACE_RANK": str(rank), "JSM_NAMESPACE_SIZE": str(size), "LSB_JOBID": "7"}
+    return {**own, "LSB_MCPU_HOSTS": "batch 1 a 4 b 4"}
+
+
+def gforker(rank: int, size: int) -> dict[str, str]:
+    own = {"MPI_APPNUM": "0", "MPI_UNIVERSE_SIZE": "-1"}
+    return {**own, "PMI_RANK": str(rank), "PMI_SIZE": str(size), "PMI_FD": "9"}
+
+
+def mvapich(rank: int, size: int) -> dict[str, str]:
+    return {"MV2_COMM_WORLD_RANK": str(rank), "MV2_COMM_WORLD_SIZE": str(size), "PMI_ID": str(rank), "PMI_PORT": "a:1"}
+
+
+def horovod(rank: int, size: int) -> dict[str, str]:
+    return {"HOROVOD_RANK": str(rank), "HOROVOD_SIZE": str(size)}
+
+
+def kubeflow(rank: int, size: int) -> dict[str, str]:
+    own = {"PET_NODE_RANK": str(rank), "PET_NNODES": str(size), "PET_NPROC_PER_NODE": "1"}
+    return {**own, "PET_MASTER_ADDR": "a", "PET_MASTER_PORT": "29400"}
+
+
+def sagemaker(rank: int, size: int) -> dict[str, str]:
+    names = [f"algo-{index}" for index in range(1, size + 1)]
+    return {"SM_HOSTS": json.dumps(names), "SM_CURRENT_HOST": names[rank], "SM_NUM_GPUS": "1"}
+
+
+def azureml(rank: int, size: int) -> dict[str, str]:
+    own = {"AZ_BATCHAI_TASK_INDEX": str(rank), "AZUREML_NODE_COUNT": str(size)}
+    return {**own, "AZ_BATCH_MASTER_NODE": "10.0.0.4:6000"}
+
+
+def aws_batch(rank: int, size: int) -> dict[str, str]:
+    own = {"AWS_BATCH_JOB_NODE_INDEX": str(rank), "AWS_BATCH_JOB_NUM_NODES": str(size)}
+    main = {"AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": "10.0.0.4"} if rank else {}
+    return own | main | {"AWS_BATCH_JOB_MAIN_NODE_INDEX": "0"}
+
+
+def skypilot(rank: int, size: int) -> dict[str, str]:
+    own = {"SKYPILOT_NODE_RANK": str(rank), "SKYPILOT_NUM_NODES": str(size), "SKYPILOT_NUM_GPUS_PER_NODE": "1"}
+    return {**own, "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5"}
+
+
+def dstack(rank: int, size: int) -> dict[str, str]:
+    own = {"DSTACK_NODE_RANK": str(rank), "DSTACK_NODES_NUM": str(size), "DSTACK_GPUS_PER_NODE": "1"}
+    return {**own, "DSTACK_MASTER_NODE_IP": "10.0.0.4"}
+
+
+def volcano(rank: int, size: int) -> dict[str, str]:
+    return {"VC_TASK_INDEX": str(rank), "VC_WORKER_NUM": str(size), "VC_WORKER_HOSTS": "a,b"}
+
+
+def body(*, of: dict[str, str]) -> Callable[[int, int], dict[str, str]]:
+    """Return what a batch script leaves to the launcher that it runs."""
+
+    def left(rank: int, size: int) -> dict[str, str]:
+        del rank, size
+        return of
+
+    return left
+
+
+flux_alloc = body(of={"FLUX_ENCLOSING_ID": "f7", "FLUX_URI": "local:///f"})
+pbs = body(of={"PBS_JOBID": "7", "PBS_NUM_NODES": "2", "PBS_NODEFILE": "/n", "PBS_TASKNUM": "1"})
+gridengine = body(of={"PE_HOSTFILE": "/h", "NSLOTS": "6", "NHOSTS": "3", "JOB_SCRIPT": "/j", "PE": "mpi"})
+lsf = body(of={"LSB_MCPU_HOSTS": "batch 1 a 4 b 4", "LSB_DJOB_NUMPROC": "9", "LSB_JOBID": "7"})
+mpi_job = body(of={"K_MPI_JOB_ROLE": "worker", "OMPI_MCA_orte_default_hostfile": "/etc/mpi/hostfile"})
+
+NODES = (kubeflow, sagemaker, azureml, aws_batch, skypilot, dstack, volcano)
+BODIES = {
+    "flux alloc": flux_alloc,
+    "PBS": pbs,
+    "GridEngine": gridengine,
+    "LSF": lsf,
+    "MPIJob": mpi_job,
+}
+STEPS = (step, flux, htcondor)
+
+INSIDE: dict[str, tuple[Callable[[int, int], dict[str, str]], tuple[Callable[[int, int], dict[str, str]], ...]]] = {
+    "torch": (torchrun, (*STEPS, mpi, hydra, pals, jsrun, mvapich, horovod, *NODES, *BODIES.values())),
+    "openmpi": (mpi, (*STEPS, *NODES, *BODIES.values())),
+    "hydra": (hydra, (*STEPS, *NODES, *BODIES.values())),
+    "mpich-gforker": (gforker, (step, htcondor, *NODES, *BODIES.values())),
+    "mvapich": (mvapich, (*STEPS, *NODES, pbs, lsf)),
+    "horovod": (horovod, (*STEPS, *NODES, *BODIES.values())),
+    "pals": (pals, (pbs,)),
+    "jsrun": (jsrun, (lsf,)),
+    "flux": (flux, (step, pals, stripped_jsrun, *NODES, pbs, lsf)),
+    "slurm": (step, NODES),
+    "htcondor": (htcondor, NODES),
+}
+"""The resolver of each inner launcher, and what is sensibly found around it."""
+
+FOUND = {resolver: inner for resolver, (inner, _) in INSIDE.items()}
+
+SENSIBLE = [
+    pytest.param(
+        resolver,
+        outer,
+        id=f"{resolver} in {next((name for name, made in BODIES.items() if made is outer), outer.__name__)}",
+    )
+    for resolver, (_, around) in INSIDE.items()
+    for outer in around
+]
+
+
+@pytest.mark.parametrize(("resolver", "outer"), SENSIBLE)
+@pytest.mark.parametrize(("mine", "theirs"), [((5, 6), (1, 2)), ((2, 4), (0, 2)), ((1, 2), (1, 2))])
+def test_of_two_launchers_the_inner_one_says_who_this_process_is(
+    resolver: str, outer: Callable[[int, int], dict[str, str]], mine: tuple[int, int], theirs: tuple[int, int]
+) -> None:
+    spec = resolve(env=outer(*theirs) | FOUND[resolver](*mine))
+    assert (spec.resolver, spec.rank, spec.world_size) == (resolver, *mine)
+
+
+def test_every_resolver_stands_in_the_table_of_launchers_inside_of_one_another() -> None:
+    platforms = {resolve(env=made(1, 2)).resolver for made in NODES}
+    assert {item.resolver.name for item in resolvers(Environ())} == {*INSIDE, *platforms, "cli-args"}
 
 
 @pytest.mark.parametrize(("relation", "counts"), COUNTS.items(), ids=lambda item: getattr(item, "name", ""))

@@ -41,12 +41,18 @@ def show_error(error: Exception) -> None:
 def show_text(text: str) -> None:
     """Print a text as it is; end the process with 1 where that fails, quietly where a pipe's reader has left."""
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{_encodable(text)}\n")
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         left = isinstance(error, BrokenPipeError)
         raise SystemExit(1 if left else f"standard output cannot be written: {error.strerror}") from None
+
+
+def _encodable(text: str) -> str:
+    """Write with escapes what standard output cannot take: its encoding is ASCII where the locale is C."""
+    encoding = sys.stdout.encoding
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

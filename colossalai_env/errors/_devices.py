@@ -94,11 +94,14 @@ class NodeLevelRanks(DeviceError):
 
     process: str
     visible: int
+    reason: str = "nothing says its local rank, so these ranks seem to count nodes"
+    command: str = (
+        "torchrun --nnodes=$WORLD_SIZE --node-rank=$RANK --nproc-per-node=gpu --master-addr=$MASTER_ADDR "
+        "--master-port=$MASTER_PORT train.py"
+    )
 
     def __str__(self) -> str:
         return (
-            f"{self.process} is alone on its node and sees {self.visible} accelerators, and nothing says its local "
-            "rank: these ranks seem to count nodes. Start torchrun once on each node: torchrun --nnodes=$WORLD_SIZE "
-            "--node-rank=$RANK --nproc-per-node=gpu --master-addr=$MASTER_ADDR --master-port=$MASTER_PORT "
-            "train.py; where one process per node is meant, export LOCAL_RANK=0"
+            f"{self.process} is alone on its node and sees {self.visible} accelerators: {self.reason}. Start torchrun "
+            f"once on each node: {self.command}; where one process per node is meant, export LOCAL_RANK=0"
         )

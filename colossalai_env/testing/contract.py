@@ -4,6 +4,8 @@ import re
 import time
 from collections.abc import Callable
 
+import attrs
+
 from colossalai_env.resolver import Environ, Resolver
 
 from . import environments as drawn
@@ -65,7 +67,8 @@ class ResolverContract(DamageLaws):
             spec, whole = self._claimed(started), started.spec
             for name in SAID[1:]:
                 meant, read = getattr(whole, name), getattr(spec, name)
-                if meant is not None and read != meant and (read is not None or name in self._fields()):
+                needed = name in self._fields() and not self._may_leave_out(name, started)
+                if meant is not None and read != meant and (read is not None or needed):
                     raise self._broken(f"{name} {meant!r} is read as {read!r} for {whole}", started.environ)
 
         self._holds(law, drawn.processes(self.resolver, self.launches(4096)))
@@ -84,18 +87,24 @@ class ResolverContract(DamageLaws):
         self._holds(law, self.launches())
 
     def test_all_ranks_of_a_launch_agree(self) -> None:
-        """What the processes of a launch have in common is read alike by all of them, or by none."""
+        """What the processes of a launch have in common is read alike by all of them, or by none.
+
+        Rank 0 alone need not be told its own host, where its row says so or the table has a way to ask.
+        """
 
         def law(layout: Layout) -> None:
             first = self._claimed(drawn.started(self.resolver, layout, 0))
             for rank in range(1, layout.world_size):
                 started = drawn.started(self.resolver, layout, rank)
                 spec = self._claimed(started)
+                if first.host is None and self._knows_itself(0):
+                    first = attrs.evolve(first, host=spec.host)
                 for name in ("world_size", "num_nodes", "host", "port", "agent_store", "backend", "job_id"):
                     one, other = getattr(first, name), getattr(spec, name)
                     if one != other:
                         told = f"{name} is {one!r} for rank 0 and {other!r} for rank {rank}"
-                        raise self._broken(f"{told}: ranks that disagree never meet", started.environ)
+                        known = ", and only_others=True is missing in its row" if name == "host" and one is None else ""
+                        raise self._broken(f"{told}: ranks that disagree never meet{known}", started.environ)
 
         self._holds(law, self.launches())
 

@@ -24,7 +24,7 @@ class DamageLaws(Examples):
         def law(started: Started) -> None:
             whole = self._claimed(started)
             for name in drawn.names(started.environ):
-                for text in drawn.texts(self.resolver, name):
+                for text in drawn.texts(self.resolver, name, started.environ):
                     damaged = Damaged(started, name, text)
                     answer = self._after(damaged)
                     if isinstance(answer, DistSpec):

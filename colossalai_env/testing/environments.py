@@ -91,7 +91,8 @@ def launches(
         return layouts(max_ranks, job_ids)
     if job_ids is None and isinstance(resolver.job_id, Var):
         job_ids = TOKENS if resolver.job_id.required is True else st.none() | TOKENS
-    return layouts(max_ranks, job_ids, st.booleans() if resolver.agent_store else None)
+    served = st.booleans() if resolver.agent_store else None
+    return layouts(max_ranks, job_ids, served, one_a_node=resolver.counts_nodes)
 
 
 @st.composite
@@ -106,14 +107,19 @@ def garbled(draw: st.DrawFn, resolver: ResolverProtocol, launched: st.SearchStra
     """Draw a process one variable of which holds what its launcher never puts there."""
     process = draw(processes(resolver, launched))
     name = draw(st.sampled_from(names(process.environ)))
-    return Damaged(process, name, draw(st.sampled_from(texts(resolver, name))))
+    return Damaged(process, name, draw(st.sampled_from(texts(resolver, name, process.environ))))
 
 
-def texts(resolver: ResolverProtocol, name: str) -> tuple[str, ...]:
-    """Return the texts that no launcher puts into this variable; more of them where a table makes a number of it."""
+def texts(resolver: ResolverProtocol, name: str, environ: Environ) -> tuple[str, ...]:
+    """Return the texts that no launcher puts into this variable; more of them where a table makes a number of it.
+
+    Where it holds a host with a port, such a text is none of them.
+    """
     rows = resolver.rows() if isinstance(resolver, Resolver) else ()
     counts = any(field in NUMBERS and name in item.names for field, row in rows for item in row.inputs())
-    return (*GARBLED, *NO_NUMBERS) if counts else GARBLED
+    garbled = (*GARBLED, *NO_NUMBERS) if counts else GARBLED
+    endpoint = (environ.get(name) or "").rpartition(":")[::2]
+    return tuple(text for text in garbled if text != "a:29500") if endpoint[0] and endpoint[1].isdecimal() else garbled
 
 
 @st.composite
@@ -151,8 +157,9 @@ def _speaks(resolver: ResolverProtocol, environ: Environ) -> bool:
 def outer(resolver: ResolverProtocol) -> Iterator[Environ]:
     """Return recorded environments whose launchers all stand outside of this resolver's."""
     for environ in foreign(resolver):
-        layers = [other.layer for other in others(resolver) if not isinstance(other.resolve(environ), NoMatch)]
-        if layers and min(layers) > resolver.layer:
+        found = [other for other in others(resolver) if not isinstance(other.resolve(environ), NoMatch)]
+        started = any(resolver.name in getattr(other, "started_by", ()) for other in found)
+        if found and not started and min(other.layer for other in found) > resolver.layer:
             yield environ
 
 

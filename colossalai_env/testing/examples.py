@@ -90,5 +90,15 @@ class Examples:
         rows = self.resolver.rows() if isinstance(self.resolver, Resolver) else ()
         return frozenset(name for name, _ in rows)
 
+    def _may_leave_out(self, name: str, started: Started) -> bool:
+        """Return whether a process can do without a field: a single process meets no other."""
+        alone = started.layout.world_size == 1
+        return (name in {"host", "port"} and alone) or (name == "host" and self._knows_itself(started.rank))
+
+    def _knows_itself(self, rank: int) -> bool:
+        """Return whether a rank need not be told rank 0's host: it is rank 0, and the table says what it does then."""
+        table = self.resolver
+        return rank == 0 and isinstance(table, Resolver) and (table.tells_others_alone or bool(table.locate))
+
     def _among(self, environ: Environ) -> DistSpec | ColossalaiEnvError:
         return examine(environ, {}, among=[self.resolver, *drawn.others(self.resolver)]).outcome

@@ -33,9 +33,13 @@ def _wrapped(counts: list[int]) -> list[int]:
 
 
 def _placed(draw: st.DrawFn, counts: list[int]) -> list[int]:
-    order = draw(st.sampled_from(["block", "cyclic", "plane", "wrapped", "any"]))
+    order = draw(st.sampled_from(["block", "cyclic", "plane", "wrapped", "main", "any"]))
     if order == "wrapped":
         return _wrapped(counts)
+    if order == "main":
+        main = draw(st.integers(0, len(counts) - 1))
+        nodes = [main, *(node for node in range(len(counts)) if node != main)]
+        return [nodes[node] for node in _dealt(counts, max(counts))]
     plane = {"cyclic": 1, "plane": 2}.get(order, max(counts))
     placed = _dealt(counts, plane)
     return draw(st.permutations(placed)) if order == "any" and len(placed) <= 64 else placed
@@ -53,16 +57,20 @@ def layouts(
     max_ranks: int = 4096,
     job_ids: st.SearchStrategy[str | None] | None = None,
     agent_store: st.SearchStrategy[bool] | None = None,
+    *,
+    one_a_node: bool = False,
 ) -> Layout:
     """Draw a launch of up to `max_ranks`: even or uneven nodes; in block, cyclic, plane, wrapped or any other order.
 
-    Local ranks follow the order of the ranks, or not. `job_ids` draws the launch's token, `agent_store`
-    whether the launcher serves the store; without them there is neither.
+    Local ranks follow the order of the ranks, or not; rank 0's node need not be the first. A third of the launches, or
+    with `one_a_node` all, has one process on each node. `job_ids` draws the launch's token, `agent_store` whether the
+    launcher serves the store; without them there is neither.
     """
     nodes = draw(st.integers(1, min(64, max_ranks)))
-    most = max(1, max_ranks // nodes)
+    most = 1 if one_a_node else max(1, max_ranks // nodes)
     counts = draw(
         st.one_of(
+            st.just([1] * nodes),
             st.integers(1, most).map(lambda count: [count] * nodes),
             st.lists(st.integers(1, most), min_size=nodes, max_size=nodes),
         )

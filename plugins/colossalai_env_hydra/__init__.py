@@ -37,13 +37,9 @@ def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer |
     return broadcast("hydra", ("MPICH", "Intel"), spec, seconds)
 
 
-marked = any_of("MPI_LOCALRANKID", "MPI_LOCALNRANKS")
-
-
-def by_hydra(environ: Environ) -> NoMatch | None:
-    """Any of MPI_LOCALRANKID, MPI_LOCALNRANKS is set."""
-    absent = marked(environ)
-    if absent is None and "PMI_PORT" in environ and "PMI_FD" not in environ:
+def by_port(environ: Environ) -> NoMatch | None:
+    """Refuse a process that Hydra gave a port in place of the channel."""
+    if "PMI_PORT" in environ and "PMI_FD" not in environ:
         raise NotLaunched(
             "hydra",
             "mpiexec was told -pmi-port, with which the world's size is said over that port alone",
@@ -51,13 +47,14 @@ def by_hydra(environ: Environ) -> NoMatch | None:
             "leave -pmi-port out (mpiexec -n 4 python train.py), or give rank and size as arguments: "
             "--rank $PMI_ID --world_size 4, with --host and --port",
         )
-    return absent
+    return None
 
 
 HYDRA = Resolver(
     name="hydra",
     layer=Layer.MPI,
-    detect=by_hydra,
+    detect=any_of("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    exclude=by_port,
     rank=var("PMI_RANK"),
     world_size=var("PMI_SIZE"),
     local_rank=var("MPI_LOCALRANKID"),

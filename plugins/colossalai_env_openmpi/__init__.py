@@ -7,7 +7,27 @@ is a rank within the node, OMPI_UNIVERSE_SIZE counts slots, and the URIs are mpi
 
 from collections.abc import Iterable
 
-from colossalai_env.resolver import DistSpec, Environ, HostAnswer, HostQuery, Layer, Resolver, any_of, hookimpl, var
+from colossalai_env.resolver import (
+    DistSpec,
+    Environ,
+    HostAnswer,
+    HostQuery,
+    Layer,
+    NoMatch,
+    Resolver,
+    any_of,
+    hookimpl,
+    var,
+)
+
+RANK, SIZE, LOCAL_RANK = (f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK"))
+
+
+def rank_alone(environ: Environ) -> NoMatch | None:
+    """Leave tasks of Flux to it: for Spectrum MPI it sets the rank, and nothing else."""
+    if SIZE in environ or LOCAL_RANK in environ:
+        return None
+    return NoMatch(f"no {SIZE}", (RANK,), (SIZE,))
 
 
 def ask_mpi4py(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | str:
@@ -28,10 +48,11 @@ def ask_pmix(spec: DistSpec, environ: Environ, seconds: float) -> HostAnswer | s
 OPENMPI = Resolver(
     name="openmpi",
     layer=Layer.MPI,
-    detect=any_of("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    rank=var("OMPI_COMM_WORLD_RANK"),
-    world_size=var("OMPI_COMM_WORLD_SIZE"),
-    local_rank=var("OMPI_COMM_WORLD_LOCAL_RANK"),
+    detect=any_of(RANK, SIZE),
+    exclude=rank_alone,
+    rank=var(RANK),
+    world_size=var(SIZE),
+    local_rank=var(LOCAL_RANK),
     local_world_size=var("OMPI_COMM_WORLD_LOCAL_SIZE", required=False),
     job_id=var("PMIX_NAMESPACE", required=False),
     locate=(HostQuery("mpi4py", ask_mpi4py), HostQuery("pmix", ask_pmix)),

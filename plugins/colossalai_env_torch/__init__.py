@@ -1,8 +1,9 @@
-"""torchrun, `torch.distributed.launch`, and RANK and WORLD_SIZE set by hand as for ``env://``.
+"""torchrun, `torch.distributed.launch`, deepspeed's launcher, and RANK and WORLD_SIZE set by hand as for ``env://``.
 
-Facts: PyTorch's page "torchrun (Elastic Launch)", section "Environment Variables", and runs of
+Facts: PyTorch's page "torchrun (Elastic Launch)", section "Environment Variables", runs of
 torchrun 2.13 with standalone, c10d and static rendezvous, restarts, uneven agents and several
-agents on one host.
+agents on one host, and runs of deepspeed 0.19.8. Kubeflow's PyTorchJob (training-operator 1.9, its source) sets RANK to
+the number of a pod, and WORLD_SIZE to the pods or, where each has several processes, to all processes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,9 +46,9 @@ def worker(environ: Environ) -> NoMatch | None:
     if "LOCAL_RANK" not in environ and environ.get("PET_NPROC_PER_NODE") not in ONE_OR_UNSAID:
         raise NotLaunched(
             "torch",
-            "RANK and WORLD_SIZE count nodes here, not processes: they are torchrun's input",
-            environ.found(("RANK", "WORLD_SIZE", "PET_NPROC_PER_NODE")),
-            NODE_LEVEL_ADVICE,
+            "RANK counts nodes here, not processes: it is torchrun's input",
+            environ.found(("RANK", "WORLD_SIZE", "PET_NNODES", "PET_NPROC_PER_NODE")),
+            TORCHRUN_READS if "PET_NNODES" in environ else NODE_LEVEL_ADVICE,
         )
     return None
 
@@ -80,6 +81,11 @@ def master_port(text: str) -> int:
         )
         raise ValueError(msg) from None
 
+
+TORCHRUN_READS = (
+    "start torchrun train.py once on each node, which reads PET_NNODES and its kin; where one process per node is "
+    "meant, export LOCAL_RANK=0"
+)
 
 NODE_LEVEL_ADVICE = (
     "start torchrun once on each node: torchrun --nnodes=$WORLD_SIZE --node-rank=$RANK "
@@ -119,9 +125,9 @@ TORCH = Resolver(
     rank=var("RANK"),
     world_size=var("WORLD_SIZE"),
     local_rank=var("LOCAL_RANK", required=RUN),
-    local_world_size=var("LOCAL_WORLD_SIZE", required=RUN),
-    node_rank=var("GROUP_RANK", required=RUN),
-    num_nodes=var("GROUP_WORLD_SIZE", required=RUN),
+    local_world_size=var("LOCAL_WORLD_SIZE", "LOCAL_SIZE", required=RUN),
+    node_rank=var("GROUP_RANK", "CROSS_RANK", required=RUN),
+    num_nodes=var("GROUP_WORLD_SIZE", "CROSS_SIZE", required=RUN),
     host=var("MASTER_ADDR", required=several),
     port=var("MASTER_PORT", required=several, read=master_port),
     agent_store=derive(is_true, var(AGENT_STORE, required=False)),

@@ -19,6 +19,10 @@ from colossalai_env._launch import get_default_parser
 from colossalai_env.errors import NotLaunched
 from colossalai_env.resolver import Claim, Environ, NoMatch, ResolverProtocol
 from colossalai_env.testing import Capture, Layout, ResolverContract, captures, host_lists, layouts, replay
+from tests.plugins import test_laws_nodes, test_laws_tasks
+
+OTHERS = (test_laws_nodes, test_laws_tasks)
+"""The modules with the other contracts."""
 
 SMALL = st.integers(0, 10**6)
 
@@ -244,6 +248,19 @@ class TestTorch(ResolverContract):
     def test_four_variables_set_by_hand_are_enough(self) -> None:
         spec = resolve(env=self.BY_HAND, resolver=self.resolver)
         assert spec == DistSpec(rank=2, world_size=4, host="n0", port=29500, resolver="torch")
+
+    def test_deepspeed_says_the_layout_by_names_of_its_own(self) -> None:
+        deepspeed = {"LOCAL_RANK": "0", "LOCAL_SIZE": "2", "CROSS_RANK": "1", "CROSS_SIZE": "2"}
+        spec = resolve(env=self.BY_HAND | deepspeed)
+        assert (spec.local_rank, spec.local_world_size, spec.node_rank, spec.num_nodes) == (0, 2, 1, 2)
+        agents = {"LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "2", "GROUP_WORLD_SIZE": "4"}
+        spec = resolve(env=self.BY_HAND | deepspeed | agents)
+        assert (spec.local_world_size, spec.node_rank, spec.num_nodes) == (1, 2, 4)
+
+    def test_pods_of_a_pytorch_job_are_told_that_torchrun_reads_their_variables(self) -> None:
+        pod = {"RANK": "1", "WORLD_SIZE": "16", "PET_NNODES": "2", "PET_NPROC_PER_NODE": "8", "PET_NODE_RANK": "1"}
+        with pytest.raises(NotLaunched, match=r"PET_NPROC_PER_NODE='8'\): start torchrun train.py once"):
+            resolve(env=self.BY_HAND | pod)
 
     def test_ranks_that_count_nodes_are_refused_but_with_a_local_rank(self) -> None:
         pod = {**self.BY_HAND, "PET_NPROC_PER_NODE": "8"}
