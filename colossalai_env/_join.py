@@ -38,7 +38,7 @@ from ._reporting import Joining, failures_reported, interrupts_reported
 from ._resolution import Resolution, examine
 from ._rows import READERS
 from .environ import Environ
-from .errors import ColossalaiEnvError, NotLaunched, SlowImport, ends_at_caller
+from .errors import ColossalaiEnvError, NotAsked, NotLaunched, SlowImport, ends_at_caller
 from .resolver import Claim, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
@@ -90,7 +90,7 @@ def init_from_env(
     given = arguments(
         args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
     )
-    resolution = examine(environ, given, resolver)
+    environ, resolution = _examined(environ, given, resolver, deadline)
     settings: ConfigLike = {} if config is None else config
     if attach:
         job = adopt(resolution.outcome, environ, deadline, device, settings)
@@ -108,6 +108,24 @@ def init_from_env(
     if seed is not None:
         process_group.seed_all(seed)
     return job
+
+
+def _examined(
+    environ: Environ, given: dict[str, Given], resolver: str | ResolverProtocol | None, deadline: Deadline
+) -> tuple[Environ, Resolution]:
+    """Examine the environment, with what the launcher says when asked where no variable does."""
+    resolution = examine(environ, given, resolver)
+    missing, deciding = resolution.outcome, resolution.deciding
+    launcher = deciding.resolver if deciding is not None else None
+    if not isinstance(missing, NotAsked) or not isinstance(launcher, Resolver) or launcher.complete is None:
+        return environ, resolution
+    answer = launcher.complete(environ, deadline.remaining)
+    if isinstance(answer, str):
+        return environ, resolution._replace(
+            outcome=NotAsked(missing.resolver, missing.variable, missing.found, missing.rank, answer)
+        )
+    environ = environ.plus(answer)
+    return environ, examine(environ, given, resolver)
 
 
 def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given]) -> DistSpec:
@@ -208,7 +226,7 @@ def meet(timeout: float, rank: int | None = None, world_size: int | None = None)
     refuse_import()
     environ = Environ.snapshot()
     given = arguments(rank=rank, world_size=world_size)
-    resolution = examine(environ, given)
+    environ, resolution = _examined(environ, given, None, deadline)
     spec = _believed(resolution, environ, given)
     if spec.world_size == 1:
         return process_group.single_store(), 0, 1

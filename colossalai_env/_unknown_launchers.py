@@ -107,12 +107,6 @@ def pmi_size(environ: Environ) -> int | None:
     return 1 if {"SLURM_JOB_ID", "PMI_JOBID"} <= environ.variables.keys() else number("PMI_SIZE")(environ)
 
 
-def pmix_size(environ: Environ) -> int | None:
-    """Return None: no variable states how many there are, but where srun left PMIX_RANK, as with `pmi_size`."""
-    by_slurm = (environ.get("PMIX_NAMESPACE") or "").startswith("slurm.")
-    return 1 if by_slurm and "SLURM_JOB_ID" in environ else None
-
-
 def when(name: str, text: str) -> Count:
     """Apply the row where a variable holds this text."""
     return lambda environ: None if environ.get(name) == text else 1
@@ -202,7 +196,6 @@ MARKS: tuple[Mark, ...] = (
     ranked("ALPS", "ALPS_APP_PE", "PMI_SIZE"),
     Mark("PMI", ("PMI_RANK",), pmi_size, shown=("PMI_SIZE",), shared=True),
     Mark("PMI", ("PMI_ID",), pmi_size, shown=("PMI_PORT",), shared=True),
-    Mark("PMIx", ("PMIX_RANK",), pmix_size, shown=("PMIX_NAMESPACE",), shared=True),
     ranked("JAX", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
     ranked("PaddlePaddle", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"),
     Mark("TensorFlow", ("TF_CONFIG",), tensorflow_tasks),

@@ -52,6 +52,10 @@ class Environ:
         """Return whether the variable or option is set, be it to nothing."""
         return self._option(name) is not None if name.startswith("--") else name in self.variables
 
+    def plus(self, variables: Mapping[str, str]) -> "Environ":
+        """Return the same with further variables."""
+        return Environ({**self.variables, **variables}, self.argv)
+
     def found(self, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Return the pairs of name and text of those that are set."""
         values = ((name, self.get(name)) for name in names)

@@ -14,6 +14,8 @@ from .environ import Environ
 from .errors import (
     ColossalaiEnvError,
     InvalidSpec,
+    MissingVariable,
+    NotAsked,
 )
 from .spec import FIELDS, DistSpec, Origin, Source, host_name, port_number, positive_number, whole_number
 
@@ -217,6 +219,12 @@ class Resolver:
     """Whether people or scripts set these variables: a launcher around the process may then prove them wrong."""
     host_advice: Callable[[Environ], str | None] = _nothing_else
     """Returns in an error how rank 0's address is given where exporting MASTER_ADDR is of no use; None where it is."""
+    complete: Callable[[Environ, float], Mapping[str, str] | str] | None = None
+    """Asks the launcher, within the seconds, for what no variable says; returns it under names that rows read.
+
+    `init_from_env` asks where the world size is missing; `resolve` asks nobody and raises `NotAsked`. A text says why
+    there is no answer.
+    """
     locate: tuple[HostQuery, ...] = ()
     """Ways to ask the launcher for rank 0's host where its variables do not say, in order."""
     directory: Callable[[DistSpec, Environ], Directory | None] | None = None
@@ -273,6 +281,10 @@ class Resolver:
         try:
             absent = self.detect(environ) or self.exclude(environ)
             return Claim(self._read(environ)) if absent is None else absent
+        except MissingVariable as error:
+            if self.complete is None or error.variable not in names_of(self.world_size):
+                return Invalid(error)
+            return Invalid(NotAsked(self.name, error.variable, environ.found(error.marks), error.rank))
         except ColossalaiEnvError as error:
             return Invalid(error)
 

@@ -71,7 +71,7 @@ def test_a_variable_restricts_what_may_be_asked(allowed: str, *, asked: bool) ->
 
 @pytest.mark.parametrize("listed", ["askin", "", "asking,", "ASKING"])
 def test_a_way_that_nobody_knows_is_an_error_that_lists_the_known(listed: str) -> None:
-    expected = rf"house: COLOSSALAI_ENV_LOCATE is '{listed}', expected none, or some of 'asking', .*'pmi'"
+    expected = rf"house: COLOSSALAI_ENV_LOCATE is '{listed}', expected none, or some of .*'asking', .*'pmi'"
     with pytest.raises(MalformedVariable, match=expected):
         locate(OPEN, Environ({"COLOSSALAI_ENV_LOCATE": listed}), (way("asking", ASKED),), 1)
 

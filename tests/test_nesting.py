@@ -116,6 +116,11 @@ def stripped_jsrun(rank: int, size: int) -> dict[str, str]:
     return {**own, "LSB_MCPU_HOSTS": "batch 1 a 4 b 4"}
 
 
+def prterun(rank: int, size: int) -> dict[str, str]:
+    """Return the variables, and what PMIx says when it is asked."""
+    return {"PMIX_RANK": str(rank), "PMIX_NAMESPACE": "prterun-vm-7@1", "pmix.job.size": str(size)}
+
+
 def gforker(rank: int, size: int) -> dict[str, str]:
     own = {"MPI_APPNUM": "0", "MPI_UNIVERSE_SIZE": "-1"}
     return {**own, "PMI_RANK": str(rank), "PMI_SIZE": str(size), "PMI_FD": "9"}
@@ -198,6 +203,7 @@ INSIDE: dict[str, tuple[Callable[[int, int], dict[str, str]], tuple[Callable[[in
     "mvapich": (mvapich, (*STEPS, *NODES, pbs, lsf)),
     "horovod": (horovod, (*STEPS, *NODES, *BODIES.values())),
     "pals": (pals, (pbs,)),
+    "pmix": (prterun, (step, flux, pals, stripped_jsrun, *NODES, pbs, lsf)),
     "jsrun": (jsrun, (lsf,)),
     "flux": (flux, (step, pals, stripped_jsrun, *NODES, pbs, lsf)),
     "slurm": (step, NODES),

@@ -2,8 +2,8 @@
 
     ColossalaiEnvError
       ResolutionError      who is this process? Mend the script or the launch, and start anew.
-        InvalidSpec  MalformedVariable  MissingVariable  ContradictoryVariables  PartialEnvironment  NotLaunched
-        ConflictingResolvers  ResolverDoesNotMatch  IncompleteArguments
+        InvalidSpec  MalformedVariable  MissingVariable  NotAsked  ContradictoryVariables  PartialEnvironment
+        NotLaunched  ConflictingResolvers  ResolverDoesNotMatch  IncompleteArguments
       PluginError          what is installed cannot be used.
         BrokenPlugin  RivalPlugins  UnknownResolver
       ConfigError          the config of the program is wrong.
@@ -144,6 +144,23 @@ class MissingVariable(ResolutionError):
         return (
             f"{self.resolver}: {' and '.join(self.marks)} set but {self.variable} is not"
             f"{where(self.rank)}: set {self.variable}, or remove what is left over from {self.resolver}."
+        )
+
+
+class NotAsked(ResolutionError):
+    """A launcher is recognised, and what its variables do not say it was not asked for, or did not answer."""
+
+    resolver: str
+    variable: str
+    found: tuple[tuple[str, str], ...]
+    rank: int | None = None
+    problem: str = "init_from_env() asks the launcher, and resolve() reads variables alone"
+
+    def __str__(self) -> str:
+        values = " and ".join(f"{name}={value!r}" for name, value in self.found)
+        return (
+            f"{self.resolver}: {values} set, and the launcher alone knows {self.variable}{where(self.rank)}: "
+            f"{self.problem}. Pass rank= and world_size=, which are 0 and 1 for a process alone."
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from colossalai_env import ColossalaiEnvError, DistSpec, explain
 from colossalai_env._registry import resolvers
-from colossalai_env.errors import NotLaunched
+from colossalai_env.errors import NotAsked, NotLaunched
 from colossalai_env.resolver import Environ, ResolverProtocol
 
 from .broken_law import BrokenLaw
@@ -19,7 +19,8 @@ def replay(resolver: ResolverProtocol | str | None, capture: Capture) -> tuple[D
     `resolver` is asked alone, by name or as an object; None asks all that are installed, as `resolve` does. Raises
     `BrokenLaw` where an answer is not the truth that the launcher told, where the tasks disagree, or where a place that
     is no world is not refused. What the answer leaves unsaid is no lie. A launch that no installed resolver knows is
-    refused, or where nothing tells how many there are, taken for processes alone with a warning: it has no specs.
+    refused, or where nothing tells how many there are, taken for processes alone with a warning: it has no specs. Nor
+    has one whose launcher alone knows how many there are.
     """
     asked = "resolve()" if resolver is None else resolver if isinstance(resolver, str) else resolver.name
     specs: list[DistSpec] = []
@@ -30,8 +31,10 @@ def replay(resolver: ResolverProtocol | str | None, capture: Capture) -> tuple[D
         resolution = explain(env=task.variables, argv=task.argv, resolver=resolver).resolution
         found = resolution.outcome
         if isinstance(found, ColossalaiEnvError):
-            if isinstance(found, NotLaunched) and (refused or not _known(found.resolver)):
-                unknown += [] if refused else [here]
+            if isinstance(found, NotLaunched) and refused:
+                continue
+            if isinstance(found, NotAsked) or (isinstance(found, NotLaunched) and not _known(found.resolver)):
+                unknown.append(here)
                 continue
             raise BrokenLaw(asked, f"{here} is refused: {found}") from found
         if refused:

@@ -13,10 +13,21 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
-BOOL, STRING = 1, 3
-"""PMIX_BOOL and PMIX_STRING."""
+
+class Type(IntEnum):
+    """PMIX_BOOL and its kin."""
+
+    BOOL = 1
+    STRING = 3
+    UINT16 = 13
+    UINT32 = 14
+
+
+NUMBERS = {"pmix.job.size": True, "pmix.lrank": False, "pmix.local.size": True}
+"""Keys of numbers, with whether each belongs to the whole namespace or to this rank."""
 
 GLOBAL = 3
 """PMIX_GLOBAL: all ranks may read what is put, on any host."""
@@ -45,11 +56,17 @@ class Proc(ctypes.Structure):
 class Data(ctypes.Union):
     """What a value holds; the longest of its alternatives has 24 bytes."""
 
-    _fields_ = (("string", ctypes.c_char_p), ("flag", ctypes.c_bool), ("longest", ctypes.c_char * 24))
+    _fields_ = (
+        ("string", ctypes.c_char_p),
+        ("flag", ctypes.c_bool),
+        ("short", ctypes.c_uint16),
+        ("number", ctypes.c_uint32),
+        ("longest", ctypes.c_char * 24),
+    )
 
 
 class Value(ctypes.Structure):
-    """pmix_value_t, as far as strings and flags need it."""
+    """pmix_value_t, as far as strings, flags and numbers need it."""
 
     _fields_ = (("type", ctypes.c_uint16), ("data", Data))
 
@@ -82,18 +99,33 @@ class Client:
             raise PmixError(name, status)
 
     def get(self, namespace: bytes, rank: int, key: bytes) -> str:
-        """Return a text that belongs to a process or, with `ALL_RANKS`, to the namespace."""
+        """Return what belongs to a process or, with `ALL_RANKS`, to the namespace, if it is a text or a number."""
         proc, value = Proc(namespace, rank), ctypes.POINTER(Value)()
         self.call("PMIx_Get", ctypes.byref(proc), key, None, ctypes.c_size_t(0), ctypes.byref(value))
-        return (value.contents.data.string or b"").decode() if value.contents.type == STRING else ""
+        data = value.contents.data
+        match value.contents.type:
+            case Type.STRING:
+                return (data.string or b"").decode()
+            case Type.UINT16:
+                return str(data.short)
+            case Type.UINT32:
+                return str(data.number)
+            case _:
+                return ""
+
+    def numbers(self, me: Proc) -> dict[str, str]:
+        """Return how many processes there are, and this one's place on its host."""
+        return {
+            key: self.get(me.nspace, ALL_RANKS if common else me.rank, key.encode()) for key, common in NUMBERS.items()
+        }
 
     def exchanged(self, namespace: bytes, own: str) -> str:
         """Let rank 0 put its address, `own`, and return it on all ranks, when all have come."""
         if own:
-            value = Value(STRING, Data(own.encode()))
+            value = Value(Type.STRING, Data(own.encode()))
             self.call("PMIx_Put", ctypes.c_uint8(GLOBAL), KEY, ctypes.byref(value))
             self.call("PMIx_Commit")
-        collect = Info(b"pmix.collect", 0, Value(BOOL, Data(flag=True)))
+        collect = Info(b"pmix.collect", 0, Value(Type.BOOL, Data(flag=True)))
         self.call("PMIx_Fence", None, ctypes.c_size_t(0), ctypes.byref(collect), ctypes.c_size_t(1))
         return self.get(namespace, 0, KEY)
 
@@ -151,8 +183,8 @@ def is_here(address: str) -> bool:
     return True
 
 
-def main(path: str) -> None:
-    """Ask, and print what is told as lines of two words."""
+def main(path: str, question: str = "") -> None:
+    """Ask for the numbers, if that is the question, and for rank 0's host; print what is told, two words a line."""
     signal.alarm(PATIENCE)
 
     def tell(kind: str, text: str) -> None:
@@ -163,6 +195,8 @@ def main(path: str) -> None:
     # The components that Open MPI 4's own PMIx loads look for its symbols among the global ones.
     client, me = Client(ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)), Proc()
     client.call("PMIx_Init", ctypes.byref(me), None, ctypes.c_size_t(0))
+    for key, text in client.numbers(me).items() if question == "numbers" else ():
+        tell(key, text)
     host_of_rank_zero(client, me.nspace, tell)
     client.call("PMIx_Finalize", None, ctypes.c_size_t(0))
 

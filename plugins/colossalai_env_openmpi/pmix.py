@@ -20,7 +20,7 @@ from colossalai_env_mpi import ancestors, mapped_libraries, mpi_runs, mpi_waits,
 from colossalai_env.errors import CannotLocate
 from colossalai_env.resolver import DistSpec, Environ, HostAnswer, host_name, own_address
 
-from .client import PATIENCE, Client, PmixError
+from .client import NUMBERS, PATIENCE, Client, PmixError
 from .session import keep, recall
 
 CHILD = Path(__file__).with_name("client.py")
@@ -64,6 +64,22 @@ def ask_with_mpi(environ: Environ, seconds: float) -> HostAnswer | str:
         return _in_process("mpi4py", environ, seconds)
 
     return _once(environ, asked)
+
+
+def complete(environ: Environ, seconds: float) -> Mapping[str, str] | str:
+    """Return the numbers that PMIx knows of this process, by their keys; rank 0's host is told with them, and kept."""
+    if mpi_runs() or mpi_waits(("",)):
+        return "MPI is loaded in this process, and asking PMIx beside it would break it: ask MPI"
+    try:
+        told = _told_by_child(environ, seconds, "numbers")
+        numbers = {key: text for key, text in told.items() if key in NUMBERS}
+        if len(numbers) < len(NUMBERS):
+            return f"PMIx did not say {' nor '.join(NUMBERS.keys() - numbers.keys())}"
+        if "host" in told or "home" in told:
+            _once(environ, lambda: _host(told, environ, seconds))
+    except CannotLocate as error:
+        return f"PMIx: {error.problem}"
+    return numbers
 
 
 def families(environ: Environ) -> tuple[str, ...]:
@@ -113,7 +129,11 @@ def _in_process(way: str, environ: Environ, seconds: float) -> HostAnswer:
 
 
 def _by_child(environ: Environ, seconds: float) -> HostAnswer:
-    told = _told_by_child(environ, seconds)
+    return _host(_told_by_child(environ, seconds), environ, seconds)
+
+
+def _host(told: Mapping[str, str], environ: Environ, seconds: float) -> HostAnswer:
+    """Return what was told of rank 0's host."""
     if "host" in told:
         key = "pmix.hname" if told["host"] == told["name"] else "pmix.alias"
         return _located(told["host"], f"PMIx: {key} of rank 0")
@@ -125,11 +145,11 @@ def _by_child(environ: Environ, seconds: float) -> HostAnswer:
     raise _cannot(f"rank 0's host is {told['name']!r}, which has no address here{cut}")
 
 
-def _told_by_child(environ: Environ, seconds: float) -> Mapping[str, str]:
+def _told_by_child(environ: Environ, seconds: float, *question: str) -> Mapping[str, str]:
     """Return the lines of two words that the child printed; the libraries may print too."""
     import subprocess
 
-    command = [sys.executable, "-I", "-S", str(CHILD), _library()]
+    command = [sys.executable, "-I", "-S", str(CHILD), _library(), *question]
     try:
         child = subprocess.run(  # noqa: S603 - our own program and the daemon's library
             command, env=dict(environ.variables), capture_output=True, timeout=seconds, check=False
@@ -139,7 +159,7 @@ def _told_by_child(environ: Environ, seconds: float) -> Mapping[str, str]:
             raise _cannot(f"the child that asks ended with status {child.returncode}: {_last_line(child.stderr)}")
     except subprocess.TimeoutExpired as late:
         printed = late.stdout or b""
-    return dict(re.findall(r"^(name|home|host) (.*)$", printed.decode("utf-8", "replace"), re.MULTILINE))
+    return dict(re.findall(r"^(name|home|host|pmix[.a-z]+) (.*)$", printed.decode("utf-8", "replace"), re.MULTILINE))
 
 
 def _last_line(printed: bytes) -> str:

@@ -34,6 +34,7 @@ GROUPS = [
     Group("srun_in_one_node", "srun", "-N1 -n2", "gpu-a01", 2),
     Group("openmpi4", "openmpi4", OMPI3, "gpu-b07"),
     Group("openmpi5", "openmpi5", OMPI3, "gpu-b07"),
+    Group("prterun", "prterun", OMPI3, "gpu-b07"),
     Group("mpich", "mpich", HYDRA3, "gpu-b07"),
     Group("impi", "impi", HYDRA3, "gpu-b07"),
     Group("openmpi4_given", "openmpi4", OMPI3, "gpu-b07", script=("--host", "gpu-b07", "--port", "29611")),

@@ -31,11 +31,15 @@ PROGRAMS = {
     "openmpi418": str(MPI / "openmpi4/bin/mpirun"),
     "openmpi5": str(MPI / "openmpi/bin/mpirun"),
     "openmpi6": "mpirun.openmpi",
+    "prterun": str(MPI / "openmpi/bin/prterun"),
     "mpich": str(MPI / "mpich/bin/mpiexec"),
     "mpich43": str(MPI / "mpich4/bin/mpiexec"),
     "impi": str(MPI / "impi-rt/bin/mpiexec.hydra"),
     "gforker": str(MPI / "mpich/bin/mpiexec.gforker"),
 }
+
+
+PREFIXES = {"openmpi418": MPI / "openmpi4", "prterun": MPI / "openmpi"}
 
 
 def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path], more: str = "") -> list[str]:
@@ -54,10 +58,10 @@ def command(bed: Bed, kind: str, options: str, program: Sequence[str | Path], mo
         "impi": ["-l", *([] if "-bootstrap" in options else ["-bootstrap", "rsh", "-bootstrap-exec", ssh])],
         "gforker": ["-l"],
     }  # fmt: skip
-    like = {"openmpi418": "openmpi4", "openmpi6": "openmpi5", "mpich43": "mpich"}
+    like = {"openmpi418": "openmpi4", "openmpi6": "openmpi5", "prterun": "openmpi5", "mpich43": "mpich"}
     start = [*([PROGRAMS[kind]] if kind in PROGRAMS else []), *how[like.get(kind, kind)]]
-    if kind == "openmpi418":  # its daemons look for themselves where they are installed
-        start += ["--prefix", str(MPI / "openmpi4")]
+    if kind in PREFIXES:  # its daemons look for themselves where they are installed
+        start += ["--prefix", str(PREFIXES[kind])]
     words = [*start, *shlex.split(options), *map(str, program)]
     return [*words, ":", *shlex.split(more), *map(str, program)] if more else words
 

@@ -9,10 +9,11 @@ from colossalai_env_htcondor import HTCONDOR
 from colossalai_env_jsrun import JSRUN
 from colossalai_env_mvapich import MVAPICH
 from colossalai_env_pals import PALS
+from colossalai_env_pmix import PMIX
 from hypothesis import strategies as st
 
 from colossalai_env import DistSpec, resolve
-from colossalai_env.errors import MissingVariable, NotLaunched
+from colossalai_env.errors import MissingVariable, NotAsked, NotLaunched
 from colossalai_env.resolver import Environ, NoMatch
 from colossalai_env.testing import ResolverContract, captures
 from tests.plugins.nesting import OfMpi, OfSteps
@@ -52,6 +53,28 @@ class TestHtcondor(OfSteps, ResolverContract):
     def may_lack(self, name: str, environ: Environ) -> bool | None:
         del environ
         return name == "_CONDOR_REMOTE_SPOOL_DIR"
+
+
+class TestPmix(OfSteps, ResolverContract):
+    resolver = PMIX
+    job_ids = st.builds("prterun-{}-{}@{}".format, st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True), SMALL, SMALL)
+
+    def may_lack(self, name: str, environ: Environ) -> bool | None:
+        del environ
+        return name in {"pmix.lrank", "pmix.local.size"}
+
+    def test_without_an_answer_of_pmix_its_rank_is_one_of_an_unknown_number(self) -> None:
+        task = {"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-vm-7@1"}
+        with pytest.raises(NotAsked, match=r"PMIX_RANK='1' and PMIX_NAMESPACE='prterun-vm-7@1' set.*\(rank 1\)"):
+            resolve(env=task)
+        assert resolve(env=task, rank=1, world_size=3).world_size == 3
+        daemon_of_a_step = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_STEP_ID": "0"}
+        assert resolve(env={**daemon_of_a_step, **task, "pmix.job.size": "3"}).resolver == "pmix"
+
+    def test_a_launcher_that_serves_pmix_besides_says_more(self) -> None:
+        for mark in ("OMPI_COMM_WORLD_RANK", "FLUX_TASK_RANK", "PMI_RANK"):
+            task = Environ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "7", mark: "1"})
+            assert isinstance(self.resolver.resolve(task), NoMatch)
 
 
 class TestPals(OfMpi, ResolverContract):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from colossalai_env_mpi import broadcast, mpi_runs, own_mpi, start
 from colossalai_env_openmpi import client, pmix
-from colossalai_env_openmpi.client import ALL_RANKS, KEY, STRING, Client, Data, Info, PmixError, Proc, Value
+from colossalai_env_openmpi.client import ALL_RANKS, KEY, Client, Data, Info, PmixError, Proc, Type, Value
 
 from colossalai_env import DistSpec
 from colossalai_env.errors import CannotLocate
@@ -51,6 +51,29 @@ def test_the_daemon_is_asked_once(child: Callable[[str], None]) -> None:
     assert pmix.ask(DistSpec(rank=1, world_size=4, backend="mpi"), Environ(FIVE), 20) == told
     with pytest.raises(CannotLocate, match="ended with status 1: a second child"):
         pmix.ask(SPEC, Environ({**FIVE, "PMIX_NAMESPACE": "prterun-a-2@1"}), 20)
+
+
+def test_the_numbers_and_the_host_are_told_in_one_conversation(child: Callable[[str], None]) -> None:
+    numbers = {"pmix.job.size": "4", "pmix.lrank": "1", "pmix.local.size": "2"}
+    prints = [f"print('{key} {text}')" for key, text in numbers.items()]
+    child("\n".join(["import sys", "assert sys.argv[2:] == ['numbers']", *prints, "print('name a')\nprint('host a')"]))
+    assert pmix.complete(Environ(FIVE), 20) == numbers
+    child("raise SystemExit('a second child')")
+    assert located(pmix.ask(SPEC, Environ(FIVE), 20)).host == "a"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("print('pmix.job.size 4')", "PMIx did not say pmix.l"),
+        ("raise SystemExit('PMIx_Init failed with PMIx status -25')", "PMIx_Init failed with PMIx status -25"),
+    ],
+)
+def test_why_pmix_did_not_say_the_numbers_is_told(child: Callable[[str], None], body: str, reason: str) -> None:
+    child(body)
+    told = pmix.complete(Environ(FIVE), 20)
+    assert isinstance(told, str)
+    assert reason in told
 
 
 def test_another_name_that_leads_to_the_host_is_said_to_be_one(child: Callable[[str], None]) -> None:
@@ -190,7 +213,7 @@ def library(said: dict[tuple[int, bytes], str | int], prefix: str = "") -> tuple
         answer = said.get((proc._obj.rank, key), client.NOT_FOUND)
         if isinstance(answer, int):
             return answer
-        value._obj.contents = Value(STRING, Data(answer.encode()))
+        value._obj.contents = Value(Type.STRING, Data(answer.encode()))
         return 0
 
     def put(scope: ctypes.c_uint8, key: bytes, value: Any) -> int:
