@@ -68,7 +68,7 @@ clean: ## forget what was set up
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[testing,examples,docs,development]'
+	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[torch,testing,examples,docs,development]'
 	@touch $@
 
 # Each MPI brings its own mpiexec, so each lives in a place of its own. Intel MPI asks for a libfabric that PyPI does not
@@ -90,7 +90,7 @@ LIBRARIES := accelerate==1.15.0 deepspeed==0.19.8 jax==0.10.2 lightning==2.6.6 p
 
 .venv/libraries/ready: pyproject.toml Makefile
 	$(PYTHON) -m venv .venv/libraries
-	.venv/libraries/bin/pip install --quiet '$(TORCH)' --editable '.[testing,development]' setuptools wheel
+	.venv/libraries/bin/pip install --quiet '$(TORCH)' --editable '.[torch,testing,development]' setuptools wheel
 	for library in $(LIBRARIES); do DS_BUILD_OPS=0 .venv/libraries/bin/pip install --quiet '$(TORCH)' \
 		$$([ "$${library%%=*}" = deepspeed ] && echo --no-build-isolation) $$library || echo "$$library cannot be installed"; done
 	@touch $@

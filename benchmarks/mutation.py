@@ -123,6 +123,15 @@ def dropped(table: Resolver) -> Iterator[Mutant]:
     """Leave out what a table says besides its rows and marks."""
     if isinstance(table.host, Var) and table.host.only_others:
         yield Mutant("dropped", "only_others", attrs.evolve(table, host=table.host._replace(only_others=False)))
+    if table.main_node is not None:
+        yield Mutant("dropped", "main_node", attrs.evolve(table, main_node=None))
+        for what, changed in (
+            *other_variables("main_node", table.main_node, dict(table.rows())),
+            *other_defaults(table.main_node, set()),
+            *((f"off by one: {by:+}", shifted("main_node", table.main_node, by)) for by in (1, -1)),
+        ):
+            kind, _, where = what.partition(":")
+            yield Mutant(kind, f"main_node{where}", attrs.evolve(table, main_node=changed))
     if table.accelerators is not None:
         yield Mutant("dropped", "accelerators", attrs.evolve(table, accelerators=None))
     without = attrs.fields(Resolver).exclude.default

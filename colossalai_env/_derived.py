@@ -1,10 +1,15 @@
-"""What follows from a spec by a rule: the port from the job's id, and loopback for a world on one node."""
+"""What follows from a spec by a rule: port, loopback, and whether the launcher will be asked for rank 0's host."""
 
 import zlib
+from collections.abc import Sequence
 
 import attrs
 
+from .environ import Environ
 from .spec import DistSpec, Origin, Source
+
+LOCATE = "COLOSSALAI_ENV_LOCATE"
+"""Names the ways, separated by commas, in which launchers may be asked for rank 0's host; ``none`` forbids all."""
 
 LOWEST_PORT, PORT_LIMIT = 10000, 32768
 """Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit."""
@@ -31,6 +36,18 @@ def with_port(spec: DistSpec) -> DistSpec:
     rule = Source(f"rule: from job id ({spec.sources.get('job_id', 'given')})", Origin.RULE)
     sources = {**spec.sources, "port": rule}
     return attrs.evolve(spec, port=derived_port(spec.job_id), sources=sources)
+
+
+def is_asked_for(spec: DistSpec) -> bool:
+    """Return whether something is missing of where rank 0 is, so that its launcher has to be asked."""
+    return spec.world_size > 1 and (spec.host is None or (spec.port is None and spec.job_id is None))
+
+
+def allowed(ways: Sequence[str], environ: Environ) -> tuple[str, ...]:
+    """Return those names of ways to ask that the user allows."""
+    listed = environ.get(LOCATE)
+    names = ways if listed is None else [name.strip() for name in listed.split(",")]
+    return tuple(way for way in ways if way in names)
 
 
 def on_loopback(spec: DistSpec) -> DistSpec:

@@ -7,10 +7,11 @@ import attrs
 
 from ._arguments import arguments
 from ._candidates import Candidate
+from ._derived import allowed, is_asked_for
 from ._resolution import Resolution, examine
 from .environ import Environ
 from .errors import ColossalaiEnvError
-from .resolver import Claim, NoMatch, ResolverProtocol
+from .resolver import Claim, NoMatch, Resolver, ResolverProtocol
 from .spec import FIELDS, DistSpec
 
 
@@ -19,6 +20,8 @@ class Explanation:
     """Why `resolve` answers as it does: ``str()`` for people, `to_dict` for programs."""
 
     resolution: Resolution
+    will_be_asked: tuple[str, ...] | None = None
+    """The ways in which the launcher will be asked for what its variables do not say; None where nothing is missing."""
 
     def __str__(self) -> str:
         """Return the report: one line a resolver, then one line a field, or the error."""
@@ -45,6 +48,7 @@ class Explanation:
         else:
             report["spec"] = {name: getattr(outcome, name) for name in FIELDS}
             report["sources"] = dict(outcome.sources)
+            report["will_be_asked"] = list(self.will_be_asked or ())
         return report
 
     def _won(self, candidate: Candidate) -> bool:
@@ -80,11 +84,24 @@ class Explanation:
             report.update(answer="invalid", error=type(answer.error).__name__, reason=str(answer.error))
         return report
 
+    def how_found(self, field: str) -> str:
+        """Return in words how init_from_env will find an unknown host or job id; empty for what the ranks find out."""
+        spec = self.resolution.outcome
+        if self.will_be_asked is None or isinstance(spec, ColossalaiEnvError):
+            return ""
+        if field == "host" and _knows_itself(self.resolution):
+            return "this host's own address, which the other ranks are told"
+        if field != ("host" if spec.host is None else "job_id"):
+            return ""
+        if self.will_be_asked:
+            return f"will be asked: {', '.join(self.will_be_asked)}"
+        return "nothing is asked for it: export MASTER_ADDR and MASTER_PORT on every rank"
+
     def _told(self, spec: DistSpec, name: str) -> str:
         value = getattr(spec, name)
         source = spec.sources.get(name)
         if value is None:
-            return "unknown"
+            return ", ".join(filter(None, ("unknown", self.how_found(name))))
         return f"{value}  <- {source}" if source else f"{value}"
 
 
@@ -108,4 +125,28 @@ def explain(
         )
     except ColossalaiEnvError as error:
         return Explanation(Resolution((), error))
-    return Explanation(examine(Environ.snapshot(env, argv), given, resolver))
+    environ = Environ.snapshot(env, argv)
+    resolution = examine(environ, given, resolver)
+    return Explanation(resolution, _will_be_asked(resolution, environ))
+
+
+def _knows_itself(resolution: Resolution) -> bool:
+    """Return whether this is a rank 0 whose address all others are told."""
+    spec, deciding = resolution.outcome, resolution.deciding
+    table = deciding.resolver if deciding is not None else None
+    told = isinstance(table, Resolver) and table.tells_others_alone
+    return told and isinstance(spec, DistSpec) and spec.rank == 0 and spec.host is None
+
+
+def _will_be_asked(resolution: Resolution, environ: Environ) -> tuple[str, ...] | None:
+    """Return the ways in which init_from_env will ask the launcher; None where nothing is missing."""
+    spec, deciding = resolution.outcome, resolution.deciding
+    if isinstance(spec, ColossalaiEnvError) or deciding is None or not is_asked_for(spec):
+        return None
+    if _knows_itself(resolution):
+        return ()
+    table = deciding.resolver
+    directory = getattr(table, "directory", None)
+    if directory is not None and directory(spec, environ) is not None:
+        return ("directory",)
+    return allowed([way.name for way in getattr(table, "locate", ())], environ)

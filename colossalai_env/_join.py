@@ -33,12 +33,12 @@ from ._rendezvous.protocol.report import RankReport
 from ._rendezvous.protocol.requests import Deadline
 from ._rendezvous.protocol.timing import REPORT_FAILURE
 from ._rendezvous.rendezvous import Contender, Guest, Host, reserve
-from ._rendezvous.torch_store import Store, import_torch
+from ._rendezvous.torch_store import Store, import_torch, load_torch
 from ._reporting import Joining, failures_reported, interrupts_reported
 from ._resolution import Resolution, examine
 from ._rows import READERS
 from .environ import Environ
-from .errors import ColossalaiEnvError, NotAsked, NotLaunched, SlowImport, ends_at_caller
+from .errors import ColossalaiEnvError, NotAsked, NotLaunched, SlowImport, UnsupportedTorch, ends_at_caller
 from .resolver import Claim, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
@@ -160,6 +160,7 @@ def _join_single(
 ) -> Job:
     """Make the group of a single process: no socket, no waiting."""
     settings = load_config(config)
+    load_torch()
     accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
     chosen = devices.named(accelerators, devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank))
     spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
@@ -269,8 +270,8 @@ def _entered(joining: Joining, reserved: Host | Contender | Guest) -> Entered:
         identity = reserved.frame.identity
         if identity.hosts:
             check_file_descriptors(identity.others + 1)
-        torch = import_torch()
-    with failures_reported(joining, SlowImport, brief=True):
+        torch = import_torch(identity.rank)
+    with failures_reported(joining, (SlowImport, UnsupportedTorch), brief=True):
         entered = joining.phase = reserved.enter(torch)
         entered.wait_for(torch)
     return entered

@@ -19,6 +19,6 @@ def refuse_listed(environ: Environ) -> bool:
             continue
         hosts = len(set(slots))
         if hosts > 1:
-            raise NotLaunched(mark.launcher, mark.place.format(count=hosts), mark.found(environ), mark.advised)
+            raise NotLaunched(mark.launcher, mark.place.format(count=hosts), mark.found(environ), mark.advice)
         return len(slots) == 1
     return False

@@ -10,16 +10,12 @@ from typing import Any, TypeAlias
 import attrs
 
 from ._addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, Endpoint, addresses, is_loopback
-from ._derived import derived_ports, on_loopback, with_port
+from ._derived import LOCATE, allowed, derived_ports, is_asked_for, on_loopback, with_port
 from ._registry import resolvers
 from .environ import Environ
 from .errors import MalformedVariable, UnknownEndpoint, UnresolvableHost, UnsupportedPlatform
 from .resolver import Directory, HostAnswer, HostQuery, Resolver
 from .spec import DistSpec, Origin, Source
-
-LOCATE = "COLOSSALAI_ENV_LOCATE"
-"""Names the ways, separated by commas, in which launchers may be asked for rank 0's host; ``none`` forbids all."""
-
 
 FindDirectory: TypeAlias = Callable[[DistSpec, Environ], Directory | None]
 """Returns where a launch keeps its directory; see `Resolver.directory`."""
@@ -49,8 +45,7 @@ def locate(
     if place is not None:
         source = {**spec.sources, "host": DIRECTORY}
         spec = attrs.evolve(spec, host=place.host, sources=source)
-    unknown = spec.host is None or (spec.port is None and spec.job_id is None)
-    if unknown or (spec.origin("host") is not Origin.CHOSEN and not _resolves(spec.host, until)):
+    if is_asked_for(spec) or (spec.origin("host") is not Origin.CHOSEN and not _resolves(spec.host, until)):
         located = _ask(spec, environ, ways, until - time.monotonic(), asked)
         if located is not None:
             spec = _with(spec, located)
@@ -82,9 +77,10 @@ def _ask(
     spec: DistSpec, environ: Environ, ways: Sequence[HostQuery], seconds: float, asked: list[str]
 ) -> HostAnswer | None:
     """Ask in turn; a way that does not apply says why, or answers None."""
-    allowed = _allowed(spec, environ, ways)
+    _refuse_unknown(spec, environ, ways)
+    names = allowed([way.name for way in ways], environ)
     for way in ways:
-        if way.name not in allowed:
+        if way.name not in names:
             asked.append(f"{way.name} is not allowed by {LOCATE}")
             continue
         answer = way.ask(spec, environ, seconds)
@@ -94,18 +90,16 @@ def _ask(
     return None
 
 
-def _allowed(spec: DistSpec, environ: Environ, ways: Sequence[HostQuery]) -> frozenset[str]:
-    """Return the names of the ways that the user allows; a name that no resolver's query has is an error."""
+def _refuse_unknown(spec: DistSpec, environ: Environ, ways: Sequence[HostQuery]) -> None:
+    """Raise `MalformedVariable` where the user allows a way that no resolver has."""
     listed = environ.get(LOCATE)
     if listed is None:
-        return frozenset(way.name for way in ways)
-    allowed = frozenset(name.strip() for name in listed.split(","))
+        return
     every = [*ways, *(way for item in resolvers(environ) for way in getattr(item.resolver, "locate", ()))]
     known = sorted({way.name for way in every})
-    if not allowed <= {"none", *known}:
+    if not {name.strip() for name in listed.split(",")} <= {"none", *known}:
         expected = f"none, or some of {', '.join(map(repr, known))}, separated by commas"
         raise MalformedVariable(spec.resolver, LOCATE, listed, expected, spec.rank)
-    return allowed
 
 
 def _with(spec: DistSpec, located: HostAnswer) -> DistSpec:

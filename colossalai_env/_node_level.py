@@ -14,13 +14,13 @@ PORT = 29500
 """Where torchrun's agents meet if nothing says it."""
 
 
-def torchrun_line(spec: DistSpec, accelerators: int) -> str:
+def torchrun_line(spec: DistSpec, accelerators: int, environ: Environ) -> str:
     """Return the command that starts torchrun on this node, in place of the process of this spec.
 
-    It is the same on all nodes where one variable holds the node's number.
+    It is the same on all nodes where one variable holds the rank.
     """
     source = spec.sources.get("rank", "")
-    rank = f"${source}" if source.isidentifier() else str(spec.rank)
+    rank = f"${source}" if environ.get(source) == str(spec.rank) else str(spec.rank)
     return (
         f"torchrun --nnodes={spec.world_size} --node-rank={rank} --nproc-per-node={accelerators} "
         f"--master-addr={spec.host or 'ADDRESS'} --master-port={spec.port or PORT} train.py"
@@ -35,8 +35,8 @@ def refuse_several(spec: DistSpec, accelerators: int | None, environ: Environ, n
         spec.resolver,
         f"its numbers count nodes here, not processes, and each node has {accelerators} accelerators",
         environ.found(names),
-        f"start torchrun once on each node: {torchrun_line(spec, accelerators)}; where one process per node is meant, "
-        f"export {MEANT}=0",
+        f"start torchrun once on each node: {torchrun_line(spec, accelerators, environ)}; where one process "
+        f"per node is meant, export {MEANT}=0",
     )
 
 
@@ -45,4 +45,4 @@ def refuse_visible(spec: DistSpec, environ: Environ, visible: int) -> None:
     counted = spec.sources.get("local_rank") == f"rule: {ONE_A_NODE}"
     if counted and visible > 1 and environ.get(MEANT) != "0":
         reason = f"{spec.resolver}'s numbers count nodes, not processes"
-        raise NodeLevelRanks(f"rank {spec.rank}", visible, reason, torchrun_line(spec, visible))
+        raise NodeLevelRanks(f"rank {spec.rank}", visible, reason, torchrun_line(spec, visible, environ))

@@ -33,7 +33,7 @@ class Reading:
         for field, row in self.resolver.rows():
             if counts_nodes and field in MEETING and values["world_size"] == 1:
                 continue  # a single process meets no other, and platforms leave it no address
-            value = self.value(field, row)
+            value = self.value(field, row) if self.resolver.main_node is None else self.counted(field, row)
             if value is not None:
                 values[field] = value
                 sources[field] = source_of(tuple(self.names), self.rule)
@@ -47,6 +47,24 @@ class Reading:
                 self.resolver.name, error.problem, self.environ.found(names), self.rank
             ) from None
 
+    def counted(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
+        """Read a field of a launcher that says which node is rank 0: the others follow in their order."""
+        value = self.value(field, row)
+        main_node = self.resolver.main_node
+        if main_node is None or field not in {"rank", "world_size"}:
+            return value
+        names = [*self.names]
+        main = self.value("main_node", main_node)
+        if main is None or field == "world_size":
+            self.names, self.rule = names, ""
+            if main is not None and main >= value:
+                found = self.environ.found([*names_of(main_node), *names_of(row)])
+                problem = f"of {value} nodes, which count from 0, none is number {main}"
+                raise ContradictoryVariables(self.resolver.name, problem, found, self.rank)
+            return value
+        self.names[:0], self.rule = names, "main node first"
+        return 0 if value == main else value + (value < main)
+
     def value(self, field: str, row: Row) -> Any:  # noqa: ANN401 - a field's own type
         if isinstance(row, Either):
             for item in row.rows:
@@ -57,8 +75,7 @@ class Reading:
         self.names.clear()
         if isinstance(row, Var):
             self.rule = ""
-            required = not (row.only_others and self.rank == 0)
-            return self.read(row, READERS.get(field, text), required=required)
+            return self.read(row, READERS.get(field, text))
         self.rule = row.function.__name__
         required = is_required(row, self.environ)
         inputs = [self.read(item, text, required=required) for item in row.variables]
@@ -79,7 +96,7 @@ class Reading:
             if found is not None:
                 break
         else:
-            if required and is_required(row, self.environ):
+            if required and is_required(row, self.environ) and not (row.only_others and self.rank == 0):
                 raise MissingVariable(self.resolver.name, row.names[0], self.marks(), self.rank)
             return None
         self.names.append(name)

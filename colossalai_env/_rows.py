@@ -12,6 +12,9 @@ Required: TypeAlias = bool | str | Callable[[Environ], bool]
 Reader: TypeAlias = Callable[[str], Any]
 """Turns a variable's text into a value; raises `ValueError` with what was expected."""
 
+Writer: TypeAlias = Callable[[Any], str]
+"""Turns a value into the text that a launcher sets: the way back of a `Reader`."""
+
 
 def text(value: str) -> str:
     """Read any text but the empty one."""
@@ -29,6 +32,7 @@ READERS: Mapping[str, Reader] = {
     "node_rank": whole_number,
     "num_nodes": positive_number,
     "accelerators": whole_number,
+    "main_node": whole_number,
     "host": host_name,
     "port": port_number,
 }
@@ -41,6 +45,7 @@ class Var(NamedTuple):
     required: Required
     read: Reader | None
     only_others: bool = False
+    write: Writer = str
 
     def inputs(self) -> tuple["Var", ...]:
         """Return the variables that this row reads."""
@@ -76,15 +81,22 @@ class Either(NamedTuple):
 Row: TypeAlias = Var | Derived | Either
 
 
-def var(*names: str, required: Required = True, read: Reader | None = None, only_others: bool = False) -> Var:
+def var(
+    *names: str,
+    required: Required = True,
+    read: Reader | None = None,
+    write: Writer = str,
+    only_others: bool = False,
+) -> Var:
     """Take a field from the first of these variables that is set; ``--name`` is an option.
 
     `required` is True where the launcher always sets it, False where it may be absent, a
     variable's name where it must be there when that variable is, or a function of the `Environ`.
     `read` turns the text into the value and raises `ValueError` with what was expected; each field
-    has its own by default. With `only_others` it holds rank 0's host, and all ranks are told it but rank 0 itself.
+    has its own by default. `write` is its way back, for `emulate`, where the text is not the value as
+    Python prints it. With `only_others` it leads to rank 0's host, and all ranks are told it but rank 0 itself.
     """
-    return Var(names, required, read, only_others)
+    return Var(names, required, read, only_others, write)
 
 
 def derive(function: Callable[..., Any], *variables: str | Var, required: Required = True) -> Derived:

@@ -14,11 +14,6 @@ from .errors import NotLaunched
 from .resolver import Resolver
 from .spec import whole_number
 
-ALONE = (
-    "for one process alone, in a notebook too, export COLOSSALAI_ENV_RESOLVER=single-process or pass "
-    'resolver="single-process"'
-)
-
 BY_RANK = (
     "install a plugin that does, start the processes with torchrun or srun, or give each one --rank, --world_size, "
     "--host and --port"
@@ -153,14 +148,9 @@ class Mark(NamedTuple):
         """Return where this process is."""
         return self.place.format(count=self.how_many(environ) or "several")
 
-    @property
-    def advised(self) -> str:
-        """Return what to do, or how a single process is meant."""
-        return f"{self.advice}; {ALONE}"
-
     def refusal(self, environ: Environ) -> NotLaunched:
         """Return the error."""
-        return NotLaunched(self.launcher, self.sentence(environ), self.found(environ), self.advised)
+        return NotLaunched(self.launcher, self.sentence(environ), self.found(environ), self.advice)
 
     def warning(self, environ: Environ) -> str:
         """Return the warning of a process that is alone all the same."""

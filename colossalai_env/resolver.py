@@ -211,10 +211,18 @@ class Resolver:
     Each is local rank 0 of 1 on a node of its own, as far as rows do not say otherwise. On several nodes with several
     accelerators each it is refused with torchrun's line: by the row `accelerators`, or else when the ranks meet.
     """
+    main_node: Row | None = None
+    """The number of the node that is rank 0, where a launcher that counts nodes does not always take the first one.
+
+    The other nodes follow in the order of their numbers, which the row `rank` reads; its host is the main node's.
+    """
     accelerators: Row | None = None
     """How many accelerators a node has, where a launcher that counts nodes says it."""
     emulated: Callable[[DistSpec], Mapping[str, str]] = _nothing
-    """What the launcher sets besides the plain rows: the variables of derived rows, and its marks."""
+    """What the launcher sets besides the plain rows: the variables of derived rows, and its marks.
+
+    It raises `InvalidSpec`, with the problem in words, for a process that the launcher never starts.
+    """
     by_hand: Callable[[Environ], bool] = _never
     """Whether people or scripts set these variables: a launcher around the process may then prove them wrong."""
     host_advice: Callable[[Environ], str | None] = _nothing_else
@@ -241,6 +249,9 @@ class Resolver:
 
     def __attrs_post_init__(self) -> None:
         """Fill in what follows from counting nodes."""
+        if not self.counts_nodes and (self.main_node is not None or self.accelerators is not None):
+            msg = f"{self.name}: main_node and accelerators are for launchers that count nodes: add counts_nodes=True"
+            raise ValueError(msg)
         if self.counts_nodes:
             implied = {
                 "local_rank": always(0, ONE_A_NODE),
@@ -262,7 +273,7 @@ class Resolver:
     @property
     def tells_others_alone(self) -> bool:
         """Whether rank 0 is not told its own host."""
-        return isinstance(self.host, Var) and self.host.only_others
+        return self.host is not None and any(item.only_others for item in self.host.inputs())
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Return the fields that this launcher says, with their rows, rank first."""
@@ -271,10 +282,17 @@ class Resolver:
             if row is not None:
                 yield field, row
 
+    def every_row(self) -> Iterator[tuple[str, Row]]:
+        """Return `rows`, and those of a launcher that counts nodes that are no field of a spec."""
+        yield from self.rows()
+        for name in ("main_node", "accelerators"):
+            row = getattr(self, name)
+            if row is not None:
+                yield name, row
+
     def variables(self) -> tuple[str, ...]:
         """Return the names of all variables and options that the rows read."""
-        rows = [row for _, row in self.rows()] + ([self.accelerators] if self.accelerators is not None else [])
-        return tuple(dict.fromkeys(name for row in rows for name in names_of(row)))
+        return tuple(dict.fromkeys(name for _, row in self.every_row() for name in names_of(row)))
 
     def resolve(self, environ: Environ) -> Answer:
         """Answer from `environ` alone."""
@@ -305,19 +323,21 @@ class Resolver:
         reading = Reading(self, environ)
         for field, row in self.rows():
             try:
-                values[field] = reading.value(field, row)
+                values[field] = reading.counted(field, row)
             except ColossalaiEnvError:  # noqa: PERF203 - a table has a dozen rows
                 continue
         return {field: value for field, value in values.items() if value is not None}
 
     def emulate(self, spec: DistSpec) -> Environ:
         """Return what the launcher would have set; raise `InvalidSpec` where it always says what `spec` does not."""
-        settings = {self.accelerators.names[0]: "1"} if isinstance(self.accelerators, Var) else {}
+        settings = {row.names[0]: row.write(1) for row in (self.accelerators,) if isinstance(row, Var)}
         for field, row in self.rows():
             stated = getattr(spec, field)
             self._refuse_layout(spec, field, row)
             if isinstance(row, Var) and stated is not None and not (row.only_others and spec.rank == 0):
-                settings[row.names[0]] = str(stated)
+                settings[row.names[0]] = row.write(stated)
+        if self.main_node is not None:
+            settings.update(self._main_node_first(spec))
         settings.update(self.emulated(spec))
         environ = Environ(
             {name: value for name, value in settings.items() if not name.startswith("--")},
@@ -329,12 +349,22 @@ class Resolver:
                 raise InvalidSpec(msg, (field,))
         return environ
 
+    def _main_node_first(self, spec: DistSpec) -> Mapping[str, str]:
+        """Return the node's number, and a main node with which it has its rank."""
+        node = spec.rank if spec.node_rank is None else spec.node_rank
+        if spec.rank not in {0, node, node + 1}:
+            msg = f"node_rank is {node} and rank {spec.rank}, and only {self.name}'s main node leaves the order"
+            raise InvalidSpec(msg, ("node_rank", "rank"))
+        main = node if spec.rank == 0 else 0 if spec.rank == node else node + 1
+        numbers = ((self.rank, node), (self.main_node, main))
+        return {row.names[0]: row.write(number) for row, number in numbers if isinstance(row, Var)}
+
     def _refuse_layout(self, spec: DistSpec, field: str, row: Row) -> None:
         """Raise `InvalidSpec` for a process that this launcher never starts."""
         stated = getattr(spec, field)
         if isinstance(row, Derived) and not row.variables:
             only = row.function()
-        elif self.counts_nodes and field == "node_rank" and row is self.rank:
+        elif self.counts_nodes and field == "node_rank" and row is self.rank and self.main_node is None:
             only = spec.rank
         elif self.counts_nodes and field == "num_nodes" and row is self.world_size:
             only = spec.world_size

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from colossalai_env import ColossalaiEnvError, resolve
 from colossalai_env._registry import resolvers
-from colossalai_env._rows import Derived, Either, Row, Var
+from colossalai_env._rows import Derived, Either, Row
 from colossalai_env.resolver import Environ, Layer, Resolver
 from colossalai_env.testing import Capture, Task, captures
 
@@ -56,7 +56,7 @@ def read(row: Row) -> str:
         return f"always {row.function()}: {row.function.__name__}"
     names = ", ".join(" or ".join(f"`{name}`" for name in item.names) for item in row.inputs())
     rule = f", by `{row.function.__name__}`" if isinstance(row, Derived) else ""
-    rule += ", which all ranks have but rank 0" if isinstance(row, Var) and row.only_others else ""
+    rule += ", which all ranks have but rank 0" if any(item.only_others for item in row.inputs()) else ""
     if row.required is True:
         return names + rule
     when = f"where `{row.required}` is set" if isinstance(row.required, str) else "where it is needed"
@@ -126,7 +126,6 @@ def overview(found: list[tuple[Resolver, list[Task]]]) -> list[str]:
 def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
     """Describe one resolver."""
     rows = list(resolver.rows())
-    stated = [("accelerators", resolver.accelerators)] if resolver.accelerators is not None else []
     example = max(tasks, key=lambda task: informative(rows, task), default=None)
     always = set[str].intersection(*(set(task.variables) for task in tasks)) if tasks else set[str]()
     others = ", ".join(f"`{name}`" for name in sorted(always.difference(resolver.variables())))
@@ -141,7 +140,7 @@ def section(resolver: Resolver, tasks: list[Task]) -> list[str]:
         "|---|---|---|" if example else "|---|---|",
         *(
             f"| `{field}` | {read(row)} | {value(row, example)} |" if example else f"| `{field}` | {read(row)} |"
-            for field, row in (*rows, *stated)
+            for field, row in resolver.every_row()
         ),
         "",
         *(

@@ -28,6 +28,7 @@ from colossalai_env.resolver import (
     any_of,
     derive,
     host_name,
+    positive_number,
     var,
     whole_number,
 )
@@ -141,13 +142,13 @@ def platform(**changed: Any) -> Resolver:
         "world_size": var(COUNT),
         "node_rank": var(INDEX),
         "host": var("P_ADDRESS", only_others=True),
+        "emulated": told_to_others,
     }
     return Resolver(
         name="p",
         layer=Layer.PLATFORM,
         detect=any_of(INDEX, COUNT),
         counts_nodes=True,
-        emulated=told_to_others,
         doc="Facts: none.",
         **rows | changed,
     )
@@ -157,15 +158,81 @@ def address(text: str | None) -> str | None:
     return host_name(text) if text is not None else None
 
 
+def address_of(endpoint: str) -> str:
+    host, colon, port = endpoint.rpartition(":")
+    if port != "6000":
+        msg = "a host, and port 6000"
+        raise ValueError(msg)
+    return host_name(host) + colon + port
+
+
 BY_LOCATE = {"host": derive(address, var("P_ADDRESS", required=False)), "locate": (HostQuery("own", own),)}
+
+
+def nothing_else(spec: DistSpec) -> dict[str, str]:
+    del spec
+    return {}
+
+
+MAIN_NODE = {
+    "rank": var(INDEX),
+    "node_rank": None,
+    "main_node": var(MAIN),
+    "emulated": nothing_else,
+}
+"""The same in the table's own words."""
+
+
+def at(endpoint: str | None) -> str | None:
+    return endpoint.rpartition(":")[0] if endpoint is not None else None
+
+
+def endpoint_told(spec: DistSpec) -> dict[str, str]:
+    return {"P_ENDPOINT": f"{spec.host}:6000"} if spec.rank else {}
+
+
+ENDPOINT = {
+    **MAIN_NODE,
+    "emulated": endpoint_told,
+    "host": derive(at, var("P_ENDPOINT", read=address_of, only_others=True)),
+}
+
+
+def from_one(text: str) -> int:
+    return positive_number(text) - 1
+
+
+def to_one(number: int) -> str:
+    return str(number + 1)
+
+
+FROM_ONE = {
+    **MAIN_NODE,
+    "rank": var(INDEX, read=from_one, write=to_one),
+    "main_node": var(MAIN, read=from_one, write=to_one),
+}
 
 ONE_EACH = {"local_rank": always(0), "local_world_size": always(1), "num_nodes": var(COUNT)}
 
 
 @pytest.mark.parametrize(
     "table",
-    [platform(), platform(**BY_LOCATE), attrs.evolve(platform(**ONE_EACH), counts_nodes=False)],
-    ids=["the others are told", "rank 0 is asked for", "rows that never change"],
+    [
+        platform(),
+        platform(**BY_LOCATE),
+        platform(**MAIN_NODE),
+        platform(**ENDPOINT),
+        platform(**FROM_ONE),
+        attrs.evolve(platform(**ONE_EACH), counts_nodes=False),
+    ],
+    ids=[
+        "the others are told",
+        "rank 0 is asked for",
+        "the table says which node is the main one",
+        "the others are told host and port in one",
+        "numbers count from 1",
+        "rows that never change",
+    ],
 )
 def test_true_tables_of_one_process_a_node_keep_every_law(table: Resolver) -> None:
     assert broken_laws(table) - {"test_a_lost_variable_makes_nobody_else_of_the_process"} == set()
@@ -176,9 +243,20 @@ def test_true_tables_of_one_process_a_node_keep_every_law(table: Resolver) -> No
     [
         (platform(rank=var(INDEX)), "test_each_process_is_read_as_its_own_rank"),
         (platform(host=derive(address, var("P_ADDRESS", required=False))), "test_all_ranks_of_a_launch_agree"),
+        (
+            platform(**ENDPOINT | {"host": derive(at, var("P_ENDPOINT", read=address_of, required=False))}),
+            "test_all_ranks_of_a_launch_agree",
+        ),
+        (platform(**FROM_ONE | {"rank": var(INDEX, read=from_one)}), "test_each_process_is_read_as_its_own_rank"),
         (platform(local_rank=var(INDEX)), "test_what_the_launcher_would_set_is_read_as_meant"),
     ],
-    ids=["main node is not the first", "rank 0 is told nothing", "local rank"],
+    ids=[
+        "main node is not the first",
+        "rank 0 is told nothing",
+        "rank 0 is told no endpoint",
+        "numbers count from 1 in one row",
+        "local rank",
+    ],
 )
 def test_false_tables_of_one_process_a_node_are_found_out(table: Resolver, law: str) -> None:
     assert law in broken_laws(table)
@@ -259,3 +337,15 @@ def test_a_launcher_that_can_do_none_of_the_launches_is_told_apart_from_a_broken
     resolver = attrs.evolve(table_doing(lambda: None), job_id=derive(token, "H_RUN"), local_rank=None)
     with profile(max_examples=5), pytest.raises(BrokenLaw, match=r"job_id is None, which h always says\): draw others"):
         contract(resolver).test_all_ranks_of_a_launch_agree()
+
+
+def test_a_way_back_that_refuses_all_launches_of_several_processes_is_found_out() -> None:
+    def alone(spec: DistSpec) -> dict[str, str]:
+        if spec.world_size > 1:
+            msg = "h starts one process"
+            raise InvalidSpec(msg)
+        return {}
+
+    resolver = attrs.evolve(table_doing(lambda: None), local_rank=None, emulated=alone)
+    with profile(max_examples=5), pytest.raises(BrokenLaw, match="refuses all launches of several processes"):
+        contract(resolver).test_each_process_is_read_as_its_own_rank()

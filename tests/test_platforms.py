@@ -12,8 +12,8 @@ from colossalai_env_skypilot import SKYPILOT
 from colossalai_env import resolve
 from colossalai_env._node_level import refuse_visible
 from colossalai_env._registry import resolvers
-from colossalai_env.errors import NodeLevelRanks
-from colossalai_env.resolver import DistSpec, Environ, Resolver, own_address
+from colossalai_env.errors import NodeLevelRanks, NotLaunched
+from colossalai_env.resolver import DistSpec, Environ, Layer, Resolver, own_address, var
 from colossalai_env.testing import Layout, launch_as
 from tests.processes import Ended, Processes, run
 
@@ -123,3 +123,22 @@ def test_the_script_of_a_job_whose_hosts_stand_in_a_file_is_refused_where_they_a
     assert "PBS: " in slots.err
     one = in_pbs(tmp_path, "n1")
     assert (one.out, "PBS" in one.err) == ("rank 0 of 1\n", False)
+
+
+def test_torchruns_line_names_the_variable_of_a_node_only_where_it_holds_the_rank() -> None:
+    table = Resolver(
+        name="glacier",
+        layer=Layer.PLATFORM,
+        detect="GLACIER_INDEX",
+        counts_nodes=True,
+        rank=var("GLACIER_INDEX", read=lambda text: int(text) - 1, write=lambda rank: str(rank + 1)),
+        world_size=var("GLACIER_COUNT"),
+        host=var("GLACIER_HEAD"),
+        accelerators=var("GLACIER_TILES"),
+    )
+    node = {"GLACIER_INDEX": "2", "GLACIER_COUNT": "2", "GLACIER_HEAD": "n1", "GLACIER_TILES": "8"}
+    with pytest.raises(NotLaunched, match=r"torchrun --nnodes=2 --node-rank=1 --nproc-per-node=8 --master-addr=n1 "):
+        resolve(env=node, resolver=table)
+    plain = attrs.evolve(table, rank=var("GLACIER_INDEX"), node_rank=None, local_rank=None)
+    with pytest.raises(NotLaunched, match=r"--node-rank=\$GLACIER_INDEX "):
+        resolve(env=node | {"GLACIER_INDEX": "1"}, resolver=plain)

@@ -20,7 +20,7 @@ from colossalai_env.errors import (
     ResolverDoesNotMatch,
     UnknownResolver,
 )
-from colossalai_env.resolver import Answer, Environ, Layer
+from colossalai_env.resolver import Answer, Environ, Layer, Resolver, var
 
 OMPI = {
     "OMPI_COMM_WORLD_RANK": "1",
@@ -299,3 +299,53 @@ def test_a_launchers_own_id_is_not_replaced_by_the_one_for_launches_without() ->
     worker = {**BY_HAND, **agent, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     assert resolve(env={**worker, "COLOSSALAI_ENV_JOB_ID": "mine"}).job_id == "9/1"
     assert resolve(env={**STEP, "COLOSSALAI_ENV_JOB_ID": "mine"}).job_id == resolve(env=STEP).job_id
+
+
+NAMELESS = {name: text for name, text in OMPI.items() if name != "PMIX_NAMESPACE"}
+TWO_OF_AWS = {"AWS_BATCH_JOB_NUM_NODES": "2", "AWS_BATCH_JOB_MAIN_NODE_INDEX": "1", "AWS_BATCH_JOB_ID": "j"}
+
+
+@pytest.mark.parametrize(
+    ("env", "found", "asked"),
+    [
+        (OMPI, "host unknown, will be asked: mpi4py, pmix", ["mpi4py", "pmix"]),
+        (OMPI | {"COLOSSALAI_ENV_LOCATE": "pmix"}, "host unknown, will be asked: pmix", ["pmix"]),
+        (OMPI | {"COLOSSALAI_ENV_LOCATE": "none"}, "host unknown, nothing is asked for it: export MASTER_ADDR", []),
+        (NAMELESS | {"MASTER_ADDR": "n1"}, "job_id unknown, will be asked: mpi4py, pmix", ["mpi4py", "pmix"]),
+        (NAMELESS | {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}, "job_id unknown\n", []),
+        (
+            TWO_OF_AWS | {"AWS_BATCH_JOB_NODE_INDEX": "1"},
+            "host unknown, this host's own address, which the other ranks are told",
+            [],
+        ),
+        ({}, "host unknown\n", []),
+    ],
+    ids=["asked", "in one way", "in no way", "for an id", "for nothing", "rank 0 is not told", "alone"],
+)
+def test_explain_shows_how_what_is_unknown_will_be_found(env: dict[str, str], found: str, asked: list[str]) -> None:
+    explanation = explain(env=env)
+    lines = "".join(f"{' '.join(line.split())}\n" for line in str(explanation).splitlines())
+    assert f"\n{found}" in lines
+    assert explanation.to_dict()["will_be_asked"] == asked
+
+
+def test_every_refusal_ends_with_the_way_to_a_single_process() -> None:
+    alone = 'for one process alone, in a notebook too, export COLOSSALAI_ENV_RESOLVER=single-process or pass resolver="'
+    error = NotLaunched("acme", "this is its script", (("ACME_RUN", "7"),), "start the processes with acmerun")
+    assert str(error).startswith(f"acme: this is its script (ACME_RUN='7'): start the processes with acmerun; {alone}")
+    pod = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "n1", "MASTER_PORT": "1", "PET_NPROC_PER_NODE": "8"}
+    with pytest.raises(NotLaunched, match=alone):
+        resolve(env=pod)
+    assert resolve(env=pod, resolver="single-process").world_size == 1
+
+
+def test_a_main_node_is_for_launchers_that_count_nodes() -> None:
+    with pytest.raises(ValueError, match=r"house: main_node and accelerators are for .* add counts_nodes=True"):
+        Resolver(name="house", layer=Layer.MPI, detect="H", rank=var("H"), world_size=var("S"), main_node=var("M"))
+
+
+def test_a_main_node_that_is_none_of_the_nodes_is_named() -> None:
+    with pytest.raises(
+        ContradictoryVariables, match=r"of 2 nodes, .* none is number 2 .*AWS_BATCH_JOB_MAIN_NODE_INDEX='2'"
+    ):
+        resolve(env=TWO_OF_AWS | {"AWS_BATCH_JOB_NODE_INDEX": "0", "AWS_BATCH_JOB_MAIN_NODE_INDEX": "2"})

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 from colossalai_env_args import CLI_ARGS
+from colossalai_env_aws_batch import AWS_BATCH
 from colossalai_env_hydra import HYDRA
 from colossalai_env_openmpi import OPENMPI
 from colossalai_env_slurm import SLURM
@@ -19,6 +20,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from colossalai_env import DistSpec
+from colossalai_env.errors import InvalidSpec
 from colossalai_env.resolver import Claim, Invalid, Layer, NoMatch, Resolver, var
 from colossalai_env.testing import BrokenLaw, Capture, Layout, captures, environs, launch_as, layouts, replay
 from tests.processes import free_port
@@ -156,3 +158,12 @@ def test_an_agents_store_is_refused_since_nobody_would_serve_it() -> None:
 def test_variables_that_hide_the_launchers_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="hide slurm's"):
         launch_as(SLURM, Layout(("n0",), (0,), job_id="7.0"), ["true"], env={"TORCHELASTIC_RUN_ID": "x"})
+
+
+def test_the_processes_of_a_launch_are_told_one_main_node() -> None:
+    layout = Layout(("n0", "n1", "n2"), (1, 0, 2), job_id="7")
+    program = "import os; print(os.environ['AWS_BATCH_JOB_NODE_INDEX'], os.environ['AWS_BATCH_JOB_MAIN_NODE_INDEX'])"
+    ended = launch_as(AWS_BATCH, layout, [sys.executable, "-c", program])
+    assert [one.out for one in ended] == ["1 1\n", "0 1\n", "2 1\n"]
+    with pytest.raises(InvalidSpec, match="only aws-batch's main node leaves the order"):
+        launch_as(AWS_BATCH, attrs.evolve(layout, nodes=(2, 1, 0)), ["true"])

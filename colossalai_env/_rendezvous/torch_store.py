@@ -8,11 +8,13 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Protocol
 
 from colossalai_env._addresses import Target, shown
 from colossalai_env._calls import Call, start
+from colossalai_env.errors import UnsupportedTorch
 
 log = logging.getLogger("colossalai_env")
 
@@ -26,14 +28,47 @@ class Store(Protocol):
     def set(self, key: str, value: str, /) -> None: ...
 
 
-def import_torch() -> Call[ModuleType]:
-    """Begin to import torch, on a thread, which can be waited for with a bound, unless it is imported already."""
+OLDEST = (2, 6)
+"""The first release of torch that is served: it brings torch.accelerator."""
+
+
+def import_torch(rank: int | None = None) -> Call[ModuleType]:
+    """Begin to import torch, on a thread, which can be waited for with a bound, unless it is imported already.
+
+    Raises `UnsupportedTorch`, at once where it is not installed.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "accelerator"):
         done: Call[ModuleType] = Call(value=torch)
         done.done.set()
         return done
-    return start(lambda: import_module("torch.distributed"))
+    _refuse_absence(rank)
+    return start(lambda: load_torch(rank))
+
+
+def load_torch(rank: int | None = None) -> ModuleType:
+    """Import torch here and now; raise `UnsupportedTorch` where it is not installed, too old or broken."""
+    _refuse_absence(rank)
+    try:
+        found = import_module("torch.distributed")
+    except (ImportError, OSError) as error:
+        raise _unsupported(f"torch cannot be imported ({type(error).__name__}: {error})", rank) from error
+    if torch_release() < OLDEST:
+        raise _unsupported(f"torch {sys.modules['torch'].__version__} is too old", rank)
+    return found
+
+
+def _refuse_absence(rank: int | None) -> None:
+    try:
+        absent = sys.modules.get("torch") is None and find_spec("torch") is None
+    except ImportError:  # a finder of somebody else forbids it
+        absent = True
+    if absent:
+        raise _unsupported("torch is not installed", rank)
+
+
+def _unsupported(problem: str, rank: int | None) -> UnsupportedTorch:
+    return UnsupportedTorch(problem, sys.executable, rank, socket.gethostname())
 
 
 def torch_release() -> tuple[int, ...]:

@@ -93,7 +93,12 @@ def _show(explanation: Explanation) -> None:
     fields = report["spec"].items()
     show_table(
         ["field", "value", "from"],
-        [[name, "unknown" if value is None else str(value), report["sources"].get(name, "")] for name, value in fields],
+        [
+            [name, str(value), report["sources"].get(name, "")]
+            if value is not None
+            else [name, "unknown", explanation.how_found(name)]
+            for name, value in fields
+        ],
     )
 
 

@@ -18,7 +18,7 @@
           GroupFailed
       LaunchError          the call is in the wrong place.
         WrongLauncher  AlreadyInitialized  NoGroup  WrongGroup  NotYetKnown  WrongDevices  ChildOfRank
-        UnsupportedPlatform
+        UnsupportedPlatform  UnsupportedTorch
 
 Those of the first two kinds are here; the others are imported when they are first named.
 """
@@ -197,8 +197,17 @@ class PartialEnvironment(ResolutionError):
         )
 
 
+ALONE = (
+    "for one process alone, in a notebook too, export COLOSSALAI_ENV_RESOLVER=single-process or pass "
+    'resolver="single-process"'
+)
+
+
 class NotLaunched(ResolutionError):
-    """A place where this process is neither a single process nor a known rank: to wait or to go on would be wrong."""
+    """A place where this process is neither a single process nor a known rank: to wait or to go on would be wrong.
+
+    The sentence ends with the way to a single process, so `advice` need not show it.
+    """
 
     resolver: str
     place: str
@@ -207,7 +216,7 @@ class NotLaunched(ResolutionError):
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.found)
-        return f"{self.resolver}: {self.place} ({values}): {self.advice}."
+        return f"{self.resolver}: {self.place} ({values}): {self.advice}; {ALONE}."
 
 
 class ConflictingResolvers(ResolutionError):

@@ -96,6 +96,22 @@ class UnsupportedPlatform(LaunchError):
         )
 
 
+class UnsupportedTorch(LaunchError, ImportError):
+    """The process group is torch's, and the torch of this Python cannot make it."""
+
+    problem: str
+    python: str
+    rank: int | None = None
+    host: str | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problem}, for {self.python}{where(self.rank, self.host)}, and init_from_env() makes torch's "
+            f"process group: {self.python} -m pip install 'torch>=2.6', or the build of it that fits this "
+            "machine's accelerators (https://pytorch.org/get-started). resolve() and explain() work without torch."
+        )
+
+
 class WrongLauncher(LaunchError):
     """A `launch_from_*` function was called in a process that another launcher started, or none."""
 

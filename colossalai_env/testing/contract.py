@@ -75,16 +75,20 @@ class ResolverContract(DamageLaws):
 
     def test_each_process_is_read_as_its_own_rank(self) -> None:
         """The processes of a launch are read as rank 0 to the world size less 1, each as the one that was meant."""
+        sizes = set[int]()
 
         def law(layout: Layout) -> None:
             for rank in range(layout.world_size):
                 started = drawn.started(self.resolver, layout, rank)
+                sizes.add(layout.world_size)
                 read = self._claimed(started).rank
                 if read != rank:
                     other = f", which is another process of {layout.world_size}" if read < layout.world_size else ""
                     raise self._broken(f"rank {rank} is read as rank {read}{other}", started.environ)
 
         self._holds(law, self.launches())
+        if sizes == {1}:
+            raise self._broken("emulate() refuses all launches of several processes that are tried")
 
     def test_all_ranks_of_a_launch_agree(self) -> None:
         """What the processes of a launch have in common is read alike by all of them, or by none.

@@ -26,7 +26,9 @@ GARBLED = (
 NO_NUMBERS = ("0_0", "1_0", "0x1", "1e3", "one")
 """Texts that may be hosts, but no numbers."""
 
-NUMBERS = frozenset({"rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes", "port"})
+NUMBERS = frozenset(
+    {"rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes", "port", "main_node"}
+)
 
 
 @attrs.frozen
@@ -73,10 +75,26 @@ def without(environ: Environ, lost: Sequence[str]) -> Environ:
     return Environ(variables, [argument for argument in environ.argv if argument.partition("=")[0] not in lost])
 
 
+def environ_of(resolver: ResolverProtocol, layout: Layout, rank: int) -> Environ:
+    """Return what the launcher would set for one process, and which node is the main one for all alike.
+
+    Raises `InvalidSpec` for a launch that it cannot do.
+    """
+    environ = resolver.emulate(layout.spec(rank))
+    row = resolver.main_node if isinstance(resolver, Resolver) else None
+    if not isinstance(row, Var):
+        return environ
+    main, *others = layout.nodes
+    if others != sorted(others):
+        msg = f"only {resolver.name}'s main node leaves the order"
+        raise InvalidSpec(msg)
+    return Environ({**environ.variables, row.names[0]: row.write(main)}, environ.argv)
+
+
 def started(resolver: ResolverProtocol, layout: Layout, rank: int) -> Started:
     """Start one process of a launch; a launch that the launcher cannot do is no example."""
     try:
-        environ = resolver.emulate(layout.spec(rank))
+        environ = environ_of(resolver, layout, rank)
     except InvalidSpec:
         assume(condition=False)
         raise
@@ -115,7 +133,7 @@ def texts(resolver: ResolverProtocol, name: str, environ: Environ) -> tuple[str,
 
     Where it holds a host with a port, such a text is none of them.
     """
-    rows = resolver.rows() if isinstance(resolver, Resolver) else ()
+    rows = resolver.every_row() if isinstance(resolver, Resolver) else ()
     counts = any(field in NUMBERS and name in item.names for field, row in rows for item in row.inputs())
     garbled = (*GARBLED, *NO_NUMBERS) if counts else GARBLED
     endpoint = (environ.get(name) or "").rpartition(":")[::2]

@@ -44,7 +44,7 @@ class Examples:
 
         By default as the table says. A contract that says it anew finds rows that are required by mistake, or are not.
         """
-        rows = self.resolver.rows() if isinstance(self.resolver, Resolver) else ()
+        rows = self.resolver.every_row() if isinstance(self.resolver, Resolver) else ()
         read = [(row, item) for _, row in rows for item in row.inputs() if name in item.names]
         if not read or len({item.names for _, item in read}) > 1:
             return None

@@ -11,12 +11,12 @@ from typing import IO
 
 import attrs
 
-from colossalai_env import DistSpec
 from colossalai_env._combination import MASTER
 from colossalai_env._registry import resolvers
 from colossalai_env._resolution import examine
 from colossalai_env.resolver import Claim, Environ, Resolver, ResolverProtocol
 
+from .environments import environ_of
 from .layouts import Layout
 
 LOOPBACK = "127.0.0.1"
@@ -58,7 +58,7 @@ def launch_as(
     here = tuple(LOOPBACK if node == layout.nodes[0] else host for node, host in enumerate(layout.hosts))
     met = attrs.evolve(layout, hosts=here)
     around = {**_plain_variables(), **(env or {})}
-    environs = [_environ(resolver, met.spec(rank), around) for rank in range(met.world_size)]
+    environs = [_environ(resolver, met, rank, around) for rank in range(met.world_size)]
     deadline = time.monotonic() + seconds
     with ExitStack() as stack:
         started = [_start(argv, environ, stack) for environ in environs]
@@ -93,9 +93,9 @@ def _plain_variables() -> dict[str, str]:
     return {name: text for name, text in Environ.snapshot().variables.items() if name not in read}
 
 
-def _environ(resolver: ResolverProtocol, spec: DistSpec, around: Mapping[str, str]) -> Environ:
+def _environ(resolver: ResolverProtocol, layout: Layout, rank: int, around: Mapping[str, str]) -> Environ:
     """Return what one process finds, and make sure that it is taken for who it is."""
-    emulated = resolver.emulate(spec)
+    spec, emulated = layout.spec(rank), environ_of(resolver, layout, rank)
     answer = resolver.resolve(emulated)
     if not isinstance(answer, Claim):
         msg = f"{resolver.name} does not know its own launch of {spec}: {answer}"

@@ -10,6 +10,10 @@ from .layouts import Layout
 
 HOSTS = st.from_regex(r"[a-z][a-z0-9]{0,7}(-[a-z0-9]{1,4}){0,2}", fullmatch=True)
 ADDRESSES = st.ip_addresses().map(str)
+NAMES = st.lists(st.one_of(HOSTS, ADDRESSES), min_size=1, max_size=3, unique=True)
+ORDERS = st.sampled_from(["block", "cyclic", "plane", "wrapped", "main", "any"])
+KINDS = st.integers(0, 2)
+PORTS = st.integers(1, 65535)
 TOKENS = st.text("abc0123-", min_size=1, max_size=12)
 """Job ids without a form of their own."""
 
@@ -33,7 +37,7 @@ def _wrapped(counts: list[int]) -> list[int]:
 
 
 def _placed(draw: st.DrawFn, counts: list[int]) -> list[int]:
-    order = draw(st.sampled_from(["block", "cyclic", "plane", "wrapped", "main", "any"]))
+    order = draw(ORDERS)
     if order == "wrapped":
         return _wrapped(counts)
     if order == "main":
@@ -43,6 +47,14 @@ def _placed(draw: st.DrawFn, counts: list[int]) -> list[int]:
     plane = {"cyclic": 1, "plane": 2}.get(order, max(counts))
     placed = _dealt(counts, plane)
     return draw(st.permutations(placed)) if order == "any" and len(placed) <= 64 else placed
+
+
+def _counts(draw: st.DrawFn, nodes: int, most: int) -> list[int]:
+    """Draw how many ranks each node has: one, as many as the others, or any number."""
+    kind = draw(KINDS) if most > 1 else 0
+    if kind < 2:
+        return [draw(st.integers(1, most)) if kind else 1] * nodes
+    return draw(st.lists(st.integers(1, most), min_size=nodes, max_size=nodes))
 
 
 def _shuffled_local_ranks(draw: st.DrawFn, nodes: list[int]) -> tuple[int, ...]:
@@ -68,23 +80,16 @@ def layouts(
     """
     nodes = draw(st.integers(1, min(64, max_ranks)))
     most = 1 if one_a_node else max(1, max_ranks // nodes)
-    counts = draw(
-        st.one_of(
-            st.just([1] * nodes),
-            st.integers(1, most).map(lambda count: [count] * nodes),
-            st.lists(st.integers(1, most), min_size=nodes, max_size=nodes),
-        )
-    )
-    placed = _placed(draw, counts)
+    placed = _placed(draw, _counts(draw, nodes, most))
     shuffled = len(placed) <= 64 and draw(st.booleans())
-    hosts = draw(st.lists(st.one_of(HOSTS, ADDRESSES), min_size=1, max_size=3, unique=True))
+    hosts = draw(NAMES)
     names = [*hosts, *(f"node{index}" for index in range(nodes))][:nodes]
     return Layout(
         hosts=tuple(names),
         nodes=tuple(placed),
-        port=draw(st.integers(1, 65535)),
-        job_id=draw(job_ids if job_ids is not None else st.none()),
-        agent_store=draw(agent_store if agent_store is not None else st.just(value=False)),
+        port=draw(PORTS),
+        job_id=None if job_ids is None else draw(job_ids),
+        agent_store=False if agent_store is None else draw(agent_store),
         local_ranks=_shuffled_local_ranks(draw, placed) if shuffled else None,
     )
 

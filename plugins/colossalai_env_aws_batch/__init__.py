@@ -7,28 +7,9 @@ node's own job may end with ``#`` and the node's number.
 
 from collections.abc import Iterable, Mapping
 
-from colossalai_env.errors import InvalidSpec
-from colossalai_env.resolver import (
-    DistSpec,
-    Layer,
-    Resolver,
-    any_of,
-    derive,
-    hookimpl,
-    positive_number,
-    var,
-    whole_number,
-)
+from colossalai_env.resolver import DistSpec, Layer, Resolver, any_of, derive, hookimpl, var
 
-INDEX, MAIN, COUNT = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_MAIN_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
-
-
-def main_first(node: int, main: int, count: int) -> int:
-    """Give the main node, whose address all know, rank 0, and the others the next ones in their order."""
-    if main >= count:
-        msg = f"{MAIN} must be below {COUNT}"
-        raise ValueError(msg)
-    return 0 if node == main else node + (node < main)
+INDEX, COUNT = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
 
 
 def parent(job: str | None) -> str | None:
@@ -37,14 +18,8 @@ def parent(job: str | None) -> str | None:
 
 
 def emulated(spec: DistSpec) -> Mapping[str, str]:
-    """Return a main node with which this node has its rank."""
-    node, rank = spec.node_rank or 0, spec.rank
-    if rank not in {0, node, node + 1}:
-        msg = f"node_rank is {node} and rank {rank}: only the main node leaves the order"
-        raise InvalidSpec(msg, ("node_rank", "rank"))
-    main = node if rank == 0 else 0 if rank == node else node + 1
-    ids = {} if spec.job_id is None else {"AWS_BATCH_JOB_ID": f"{spec.job_id}#{node}"}
-    return {MAIN: str(main), **ids}
+    """Return the id of this node's own job."""
+    return {} if spec.job_id is None else {"AWS_BATCH_JOB_ID": f"{spec.job_id}#{spec.node_rank or 0}"}
 
 
 AWS_BATCH = Resolver(
@@ -52,11 +27,9 @@ AWS_BATCH = Resolver(
     layer=Layer.PLATFORM,
     detect=any_of(INDEX, COUNT),
     counts_nodes=True,
-    rank=derive(
-        main_first, var(INDEX, read=whole_number), var(MAIN, read=whole_number), var(COUNT, read=positive_number)
-    ),
+    rank=var(INDEX),
     world_size=var(COUNT),
-    node_rank=var(INDEX),
+    main_node=var("AWS_BATCH_JOB_MAIN_NODE_INDEX"),
     host=var("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS", only_others=True),
     job_id=derive(parent, var("AWS_BATCH_JOB_ID", required=False)),
     emulated=emulated,

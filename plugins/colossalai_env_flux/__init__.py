@@ -23,11 +23,6 @@ from colossalai_env.resolver import (
 
 TASK = ("FLUX_TASK_RANK", "FLUX_JOB_SIZE")
 
-ALONE = (
-    "for one process alone, in a notebook too, export COLOSSALAI_ENV_RESOLVER=single-process or pass "
-    'resolver="single-process"'
-)
-
 
 def no_task(environ: Environ) -> NoMatch | None:
     """Refuse the script of flux batch, the shell of flux alloc, and what else Flux runs beside the tasks of a job."""
@@ -37,7 +32,7 @@ def no_task(environ: Environ) -> NoMatch | None:
         "flux",
         "this is the script of flux batch, a shell of flux alloc, or a command of flux exec, and no task of a job",
         environ.found(("FLUX_ENCLOSING_ID", "FLUX_URI")),
-        f"start the processes with flux run (flux run -n4 python train.py); {ALONE}",
+        "start the processes with flux run (flux run -n4 python train.py)",
     )
 
 

@@ -46,13 +46,10 @@ LEADER = "SLURM_JOB_ID_PACK_GROUP_0"
 LAST_NORMAL_STEP = 0xFFFFFFF0
 """slurm.h: SLURM_MAX_NORMAL_STEP_ID."""
 
+SRUN = "start the processes with srun (srun python train.py)"
+
 SPECIAL = {0xFFFFFFFA: "an interactive shell", 0xFFFFFFFB: "a batch script"}
 """Slurm's own steps (slurm.h: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT), written as -6 and -5 as of 26.05."""
-
-ADVICE = (
-    "start the processes with srun (srun python train.py); for one process alone, in a notebook too, "
-    'export COLOSSALAI_ENV_RESOLVER=single-process or pass resolver="single-process"'
-)
 
 
 @lru_cache(maxsize=2)
@@ -129,7 +126,7 @@ def _one_process(environ: Environ, place: str, shown: tuple[str, ...] = ()) -> N
     if (tasks or (nodes or 1) * (per_node or 1)) == 1:
         return NoMatch(f"{place}, for one task")
     found = environ.found((*JOB[:1], STEP, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES", *shown))
-    raise NotLaunched("slurm", f"{place}, though several tasks were asked for", found, ADVICE)
+    raise NotLaunched("slurm", f"{place}, though several tasks were asked for", found, SRUN)
 
 
 def _number(environ: Environ, name: str) -> int | None:

@@ -1,0 +1,1 @@
+"""Plugins of a launcher named house, one of each kind, which new-plugin writes in other names."""
