@@ -13,14 +13,16 @@ GPU_READY := $(if $(filter True,$(CAN)),.venv/checkout/ready,.venv/ready)
 WITH_GPUS := $(if $(filter True,$(CAN)),PYTHONPATH=$(CURDIR)/.venv/checkout:$(CURDIR)/plugins:$(CURDIR) $(PYTHON),$(BIN)/python)
 GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_devices,tests/test_$(name).py)
 
+DEMO := $(if $(wildcard .venv/ready),.venv,.venv/demo)
+
 .PHONY: demo test test-libraries quick test-gpu check docs bench bench-gpu format clean
 .DELETE_ON_ERROR:
 
-demo: .venv/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
-	@gpus=$$($(BIN)/python -c 'from colossalai_env._devices import Accelerators; print(Accelerators.here().visible)') && \
+demo: $(DEMO)/ready ## a process for each GPU, or four on CPUs, train together under torchrun, then the same script alone
+	@gpus=$$($(DEMO)/bin/python -c 'from colossalai_env._devices import Accelerators; print(Accelerators.here().visible)') && \
 	if [ "$$gpus" = 0 ]; then echo "No GPU here: four processes train on CPUs."; else echo "$$gpus GPU(s) here: one process trains on each."; fi && \
-	$(BIN)/torchrun --standalone --nproc-per-node=$$([ "$$gpus" = 0 ] && echo 4 || echo $$gpus) examples/train.py
-	$(BIN)/python examples/train.py
+	$(DEMO)/bin/python -m torch.distributed.run --standalone --nproc-per-node=$$([ "$$gpus" = 0 ] && echo 4 || echo $$gpus) examples/train.py
+	$(DEMO)/bin/python examples/train.py
 
 test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
 	$(BIN)/pytest
@@ -63,12 +65,20 @@ clean: ## forget what was set up
 .venv/checkout/ready: pyproject.toml
 	mkdir -p $(CHECKOUT)
 	printf 'Metadata-Version: 2.1\nName: colossalai-env\nVersion: %s\n' $(VERSION) > $(CHECKOUT)/METADATA
-	sed -n '/^\[project.entry-points.colossalai_env\]/,/^$$/{s/project.entry-points.//;s/"//g;p}' $< > $(CHECKOUT)/entry_points.txt
+	sed -n '/^\[project.entry-points/,/^$$/{s/project.entry-points.//;s/"//g;p}' $< > $(CHECKOUT)/entry_points.txt
 	@touch $@
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet '$(TORCH)' --editable '.[torch,testing,examples,docs,development]'
+	@touch $@
+
+# What the demo needs and no more; the torch that PYTHON has is not installed again.
+.venv/demo/ready: pyproject.toml
+	$(PYTHON) -m venv .venv/demo
+	at_hand=$$($(PYTHON) -c 'from importlib.util import find_spec as f; t = f("torch"); print(t.origin.rpartition("/torch/")[0] if t else "")') && \
+	echo "$$at_hand" > $$(.venv/demo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/at_hand.pth && \
+	.venv/demo/bin/pip install --quiet $$([ -n "$$at_hand" ] || echo '$(TORCH)') --editable '.[examples]'
 	@touch $@
 
 # Each MPI brings its own mpiexec, so each lives in a place of its own. Intel MPI asks for a libfabric that PyPI does not

@@ -15,11 +15,12 @@ from itertools import groupby
 
 import attrs
 
-from benchmarks import at_scale, causes, forming, roll_call, spec_known
+from benchmarks import at_scale, causes, earlier, forming, roll_call, spec_known
 from benchmarks.measure import PAIRS, ROOT, Figure, Finding, written
 
 QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
     spec_known.QUESTION: spec_known.measure,
+    earlier.QUESTION: earlier.measure,
     forming.QUESTION: forming.measure,
     roll_call.QUESTION: roll_call.measure,
     at_scale.QUESTION: at_scale.measure,

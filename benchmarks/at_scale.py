@@ -57,7 +57,7 @@ def _warm(pairs: int) -> Iterator[Figure]:
             runs[launcher].append(tuple(map(float, programs[launcher].told().split())))
     for launcher, done in runs.items():
         took, copied = (statistics.median(column) for column in zip(*done, strict=True))
-        case = f"{launcher}, 100 variables, {USUAL[1]} plugins"
+        case = f"{launcher}, 100 variables, {USUAL[1]} plugins of others"
         beside = {"a copy of os.environ": copied}
         yield Figure(QUESTION, case, "resolve() when warm", took, "µs", most=150, beside=beside)
 

@@ -1,19 +1,23 @@
 """A simulated installation: an interpreter whose site-packages hold this library, plugins, and many distributions."""
 
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from importlib.metadata import distribution
 from pathlib import Path
 
 from benchmarks.measure import ROOT
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PEERS = ROOT / ".venv/peers"
 """Where `make bench` installs the other libraries."""
-
-OWN = 5
-"""Plugins that come with this library."""
 
 PLUGIN = """
 from colossalai_env import DistSpec
@@ -43,10 +47,21 @@ def colossalai_env_resolvers():
 """
 
 
-def installation(folder: Path, distributions: int, plugins: int, *, peers: bool = False) -> str:
-    """Make an interpreter with so many distributions and plugins in all; return its path.
+def checkout(revision: str, folder: Path) -> Path:
+    """Write this library as it was at a revision into a folder; raise `CalledProcessError` where git knows none."""
+    archive = ["git", "-C", str(ROOT), "archive", revision, "colossalai_env", "plugins", "pyproject.toml"]
+    written = subprocess.run(archive, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(written)) as files:
+        files.extractall(folder)
+    return folder
 
-    It has this library, or, in its place, the peers.
+
+def installation(
+    folder: Path, distributions: int, others: int, *, source: Path = ROOT, marked: bool = False, peers: bool = False
+) -> str:
+    """Make an interpreter with so many distributions, of which some are plugins of others; return its path.
+
+    It has the library of a checkout, or, in its place, the peers. The plugins may name their marker variables.
     """
     venv.create(folder, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -54,11 +69,13 @@ def installation(folder: Path, distributions: int, plugins: int, *, peers: bool 
     if peers:
         (site / "peers.pth").write_text(f"{PEERS / 'lib' / version / 'site-packages'}\n")
     else:
-        _install(site)
-    for number in range(plugins - OWN):
+        _install(site, source)
+    for number in range(others):
         name = f"launcher_{number}"
         (site / f"{name}_resolver.py").write_text(PLUGIN.format(name=name, mark=name.upper()))
-        _information(site, f"{name}-resolver", f"[colossalai_env]\n{name} = {name}_resolver\n")
+        marks = f"[colossalai_env.marks]\n{name.upper()}_JOB = {name}_resolver\n{name.upper()}_PART = {name}_resolver\n"
+        entry_points = f"[colossalai_env]\n{name} = {name}_resolver\n{marks if marked else ''}"
+        _information(site, f"{name}-resolver", entry_points)
     for number in range(distributions - len(list(site.glob("*.dist-info")))):
         name = f"filler-{number}"
         (site / name.replace("-", "_")).mkdir()
@@ -69,18 +86,22 @@ def installation(folder: Path, distributions: int, plugins: int, *, peers: bool 
     return python
 
 
-def _install(site: Path) -> None:
-    """Copy this library, attrs and pluggy from the environment that runs the benchmarks."""
-    for name in ("attrs", "pluggy", "colossalai-env"):
+def _install(site: Path, source: Path) -> None:
+    """Copy attrs and pluggy from the environment that runs the benchmarks, and the library from a checkout."""
+    for name in ("attrs", "pluggy"):
         for file in distribution(name).files or ():
             if ".." not in file.parts and file.suffix not in {".pth", ".pyc"}:
                 target = site / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(str(file.locate()), target)
-    for package in (ROOT / "colossalai_env", *ROOT.glob("plugins/*")):
-        shutil.copytree(
-            package, site / package.name, ignore=shutil.ignore_patterns("__pycache__", "recorded"), dirs_exist_ok=True
-        )
+    for package in (source / "colossalai_env", *source.glob("plugins/*")):
+        shutil.copytree(package, site / package.name, ignore=shutil.ignore_patterns("__pycache__", "recorded"))
+    groups = tomllib.loads((source / "pyproject.toml").read_text())["project"]["entry-points"]
+    entry_points = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in groups.items()
+    ]
+    _information(site, "colossalai-env", "\n".join(entry_points))
 
 
 def _information(site: Path, name: str, entry_points: str | None) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parent.parent
+
+ELSEWHERE = "/"
+"""Where programs run: what is installed is what they import, and not what lies in this checkout."""
+
 PAIRS = 15
 """Rounds by default: in each, every program runs once, and ratios are taken within the round."""
 
@@ -75,7 +79,8 @@ class Program:
 
     def told(self, after: str = "") -> str:
         """Run it unmeasured and return what it prints; raise where it fails."""
-        ran = subprocess.run(self.command(after), env=dict(self.env), capture_output=True, text=True, check=False)
+        command, env = self.command(after), dict(self.env)
+        ran = subprocess.run(command, cwd=ELSEWHERE, env=env, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise RuntimeError(ran.stderr.strip().rpartition("\n")[2])
         return ran.stdout
@@ -92,7 +97,7 @@ class Cost:
 def cost(program: Program) -> Cost:
     """Run a program once; its CPU time is user and system time, with that of its children."""
     began = time.perf_counter()
-    process = subprocess.Popen(program.command(), env=dict(program.env), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(program.command(), cwd=ELSEWHERE, env=dict(program.env), stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -160,7 +165,18 @@ def weight(program: Program) -> Weight:
     """Run a program for its peak memory and modules, and once more under strace for its calls that take a path."""
     peak, modules = json.loads(program.told(TELL).rpartition("WEIGHT")[2])
     with tempfile.NamedTemporaryFile("r") as summary:
-        strace = ["strace", "-f", "-c", "-e", "trace=%file", "-o", summary.name]
-        subprocess.run([*strace, *program.command()], env=dict(program.env), stdout=subprocess.DEVNULL, check=True)
+        _traced(program, "-c", "-o", summary.name)
         total = summary.read().strip().rpartition("\n")[2].split()
     return Weight(peak / 1024, frozenset(modules), int(total[3]))
+
+
+def slowed(program: Program, milliseconds: int = 1) -> float:
+    """Run a program once, with so much more time for each call that takes a path; return the seconds until its end."""
+    began = time.perf_counter()
+    _traced(program, "--seccomp-bpf", "-e", f"inject=%file:delay_enter={1000 * milliseconds}", "-o", os.devnull)
+    return time.perf_counter() - began
+
+
+def _traced(program: Program, *options: str) -> None:
+    strace = ["strace", "-f", "-e", "trace=%file", *options, *program.command()]
+    subprocess.run(strace, cwd=ELSEWHERE, env=dict(program.env), stdout=subprocess.DEVNULL, check=True)

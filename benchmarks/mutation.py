@@ -285,12 +285,12 @@ def unmarked(table: Resolver, mark: str) -> Callable[[Environ], Any]:
 
 def killer(mutant: Mutant, contract: type[ResolverContract], recorded: list[Capture]) -> str | None:
     """Return what tells the mutant from the table, or None."""
-    installed = registry.resolvers(Environ())
-    before = dict(registry._loaded)
-    changed = [
-        item._replace(resolver=mutant.table) if item.resolver.name == mutant.table.name else item for item in installed
-    ]
-    registry._loaded[frozenset()] = tuple(sorted(changed, key=lambda item: (item.resolver.layer, item.resolver.name)))
+    plugins = registry.Registry(registry.installed())
+    for item in plugins.every():
+        if item.resolver.name == mutant.table.name:
+            plugins._brought[item.plugin.name] = (item._replace(resolver=mutant.table),)
+    before = dict(registry._registries)
+    registry._registries[""] = plugins
     try:
         for capture in recorded:
             try:
@@ -307,8 +307,8 @@ def killer(mutant: Mutant, contract: type[ResolverContract], recorded: list[Capt
                 except (Exception, pytest.fail.Exception):  # noqa: BLE001, PERF203
                     return law
     finally:
-        registry._loaded.clear()
-        registry._loaded.update(before)
+        registry._registries.clear()
+        registry._registries.update(before)
     return None
 
 

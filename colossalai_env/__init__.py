@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._resolution import resolve
-from ._version import VERSION as __version__  # noqa: N811 - the name that Python expects
 from .errors import ColossalaiEnvError
 from .spec import DistSpec
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from ._job import Job, Peer
     from ._join import init_from_env
     from ._launch import get_default_parser, launch, launch_from_openmpi, launch_from_slurm, launch_from_torch
+    from ._version import __version__
 
 _LATE = {
     "Config": "_config",
@@ -32,6 +32,7 @@ _LATE = {
     "launch_from_slurm": "_launch",
     "launch_from_torch": "_launch",
     "load_config": "_config",
+    "__version__": "_version",
 }
 """Names whose modules are imported when they are first used."""
 

@@ -1,12 +1,12 @@
 """The resolvers that are asked, each with its answer, and the choice of one of them by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from ._registry import Plugin, Registered, resolvers
+from ._registry import Plugin, called, resolvers
 from .environ import Environ
 from .errors import BrokenPlugin, ColossalaiEnvError, ResolverDoesNotMatch, UnknownResolver
-from .resolver import Answer, Claim, Invalid, Layer, NoMatch, Resolver, ResolverProtocol
+from .resolver import Answer, Claim, Invalid, Layer, NoMatch, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
 SELECT = "COLOSSALAI_ENV_RESOLVER"
@@ -76,57 +76,14 @@ CALLER = "the caller"
 """Who brought a resolver that is no plugin's."""
 
 
-class _Index(NamedTuple):
-    """Which resolvers have to be asked in an environment: those of which a mark is set, and those without marks."""
-
-    registered: tuple[Registered, ...]
-    unasked: tuple[Candidate, ...]
-    """What each answers where none of its marks is set."""
-    always: tuple[int, ...]
-    by_mark: Mapping[str, Sequence[int]]
-
-    @classmethod
-    def of(cls, registered: tuple[Registered, ...]) -> "_Index":
-        """Look at all resolvers once."""
-        unasked: list[Candidate] = []
-        always: list[int] = []
-        by_mark: dict[str, list[int]] = {}
-        for position, (resolver, plugin) in enumerate(registered):
-            marks = resolver.marks if isinstance(resolver, Resolver) else None
-            if marks is None:
-                always.append(position)
-                unasked.append(Candidate(resolver, plugin, NoMatch("not asked")))
-            else:
-                unasked.append(_ask(resolver, plugin, Environ()))
-            for mark in marks or ():
-                by_mark.setdefault(mark, []).append(position)
-        return cls(registered, tuple(unasked), tuple(always), by_mark)
-
-    def called(self, environ: Environ) -> set[int]:
-        """Return who has to be asked."""
-        marked = self.by_mark.keys() & environ.variables.keys()
-        return {*self.always, *(position for mark in marked for position in self.by_mark[mark])}
-
-
-_last: list[_Index] = []
-"""Of the resolvers that were asked last."""
-
-
-def _index(registered: tuple[Registered, ...]) -> _Index:
-    if not _last or _last[0].registered is not registered:
-        _last[:] = [_Index.of(registered)]
-    return _last[0]
-
-
-def ask_all(environ: Environ, among: Sequence[ResolverProtocol] | None) -> tuple[Candidate, ...]:
-    """Ask the resolvers of all plugins, or `among` others."""
+def ask_all(
+    environ: Environ, among: Sequence[ResolverProtocol] | None = None, *, explained: bool = False
+) -> tuple[Candidate, ...]:
+    """Ask the installed resolvers that may match, all of them where each has to say why not, or `among` others."""
     if among is not None:
         return (*(_ask(resolver, CALLER, environ) for resolver in among), ALONE)
-    index = _index(resolvers(environ))
-    candidates = [*index.unasked, ALONE]
-    for position in index.called(environ):
-        candidates[position] = _ask(*index.registered[position], environ)
-    return tuple(candidates)
+    registered = resolvers(environ) if explained else called(environ)
+    return (*(_ask(resolver, plugin, environ) for resolver, plugin in registered), ALONE)
 
 
 def _ask(resolver: ResolverProtocol, owner: Plugin | str, environ: Environ) -> Candidate:
@@ -157,13 +114,22 @@ def chosen(
         name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)
         if name is None:
             return None
-        known = {candidate.name: candidate for candidate in candidates}
-        if name not in known:
-            raise UnknownResolver(origin, name, tuple(known))
-        choice = known[name]
+        choice = _named(name, candidates, environ, origin)
     if isinstance(choice.answer, NoMatch):
         others = tuple(
             other.name for other in candidates if isinstance(other.answer, Claim) and other.layer is not Layer.ALONE
         )
         raise ResolverDoesNotMatch(choice.name, choice.answer.reason, others)
     return choice
+
+
+def _named(name: str, candidates: tuple[Candidate, ...], environ: Environ, origin: str) -> Candidate:
+    """Return the candidate of a name, though it was not asked yet; raise `UnknownResolver`."""
+    for candidate in candidates:
+        if candidate.name == name:
+            return candidate
+    registered = resolvers(environ)
+    for resolver, plugin in registered:
+        if resolver.name == name:
+            return _ask(resolver, plugin, environ)
+    raise UnknownResolver(origin, name, (*(item.resolver.name for item in registered), ALONE.name))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import attrs
+import attr as attrs
 
 from ._arguments import Given
 from ._derived import on_loopback, with_port

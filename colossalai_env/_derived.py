@@ -1,9 +1,8 @@
 """What follows from a spec by a rule: port, loopback, and whether the launcher will be asked for rank 0's host."""
 
-import zlib
 from collections.abc import Sequence
 
-import attrs
+import attr as attrs
 
 from .environ import Environ
 from .spec import DistSpec, Origin, Source
@@ -11,8 +10,11 @@ from .spec import DistSpec, Origin, Source
 LOCATE = "COLOSSALAI_ENV_LOCATE"
 """Names the ways, separated by commas, in which launchers may be asked for rank 0's host; ``none`` forbids all."""
 
-LOWEST_PORT, PORT_LIMIT = 10000, 32768
-"""Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit."""
+LOWEST_PORT, PORT_LIMIT = 10000, 32751
+"""Derived ports lie above the well-known ones and below the kernel's ephemeral range, where any client may sit.
+
+There are 22,751 of them, a prime number, so that every letter of a job's id counts.
+"""
 
 ATTEMPTS = 8
 """How many derived ports are tried when some are taken."""
@@ -20,8 +22,8 @@ ATTEMPTS = 8
 
 def derived_port(job_id: str, attempt: int = 0) -> int:
     """Return a port that every rank of a launch derives alike, and two launches rarely share."""
-    digest = zlib.crc32(job_id.encode())
-    return LOWEST_PORT + (digest + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
+    number = int.from_bytes(job_id.encode(), "big")
+    return LOWEST_PORT + (number + 7919 * attempt) % (PORT_LIMIT - LOWEST_PORT)
 
 
 def derived_ports(job_id: str) -> tuple[int, ...]:

@@ -126,7 +126,7 @@ def explain(
     except ColossalaiEnvError as error:
         return Explanation(Resolution((), error))
     environ = Environ.snapshot(env, argv)
-    resolution = examine(environ, given, resolver)
+    resolution = examine(environ, given, resolver, explained=True)
     return Explanation(resolution, _will_be_asked(resolution, environ))
 
 

@@ -4,7 +4,7 @@ import os
 import re
 
 from ._addresses import is_loopback
-from .environ import Environ
+from .environ import Environ, is_set
 
 BATCHED = "GLOO_ENABLE_STORE_V2_API"
 """Has gloo ask the store for all ranks' addresses at once, and not for one after the other (gloo/common/utils.cc)."""
@@ -44,7 +44,7 @@ class GlooSettings:
             self._unset(name)
 
     def _unset(self, name: str) -> None:
-        if name in self._ours and name not in Environ.snapshot():
+        if name in self._ours and not is_set(name):
             os.unsetenv(name)
         self._ours.discard(name)
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import attrs
+import attr as attrs
 
 from ._arguments import Given, arguments, parsed
 from ._candidates import Candidate, ask_all, chosen
 from ._combination import IDENTITY, MASTER, MEETING, Winner, combine, without_defaults
+from ._registry import resolvers
 from ._rows import READERS, Var
 from .environ import Environ
 from .errors import (
@@ -88,15 +89,20 @@ def examine(
     given: Mapping[str, Given],
     resolver: str | ResolverProtocol | None = None,
     among: Sequence[ResolverProtocol] | None = None,
+    *,
+    explained: bool = False,
 ) -> Resolution:
-    """Ask the resolvers, those installed or `among` others, and decide; errors are kept, not raised."""
+    """Ask the resolvers, those installed or `among` others, and decide; errors are kept, not raised.
+
+    Of those installed only the ones that may match are asked, unless each has to say why it does not.
+    """
     candidates: tuple[Candidate, ...] = ()
     environ = _as_seen(environ, given)
     try:
-        candidates = ask_all(environ, among)
+        candidates = ask_all(environ, among, explained=explained)
         choice = chosen(candidates, environ, resolver)
         if choice is None:
-            return _decide(candidates, environ, given)
+            return _decide(candidates, environ, given, among)
         candidates = candidates if choice in candidates else (choice, *candidates)
         return Resolution(candidates, combine(_winner((choice,), given), environ, given), chosen=True)
     except ColossalaiEnvError as error:
@@ -121,11 +127,16 @@ def _reads(field: str, value: str | None) -> bool:
     return True
 
 
-def _decide(candidates: tuple[Candidate, ...], environ: Environ, given: Mapping[str, Given]) -> Resolution:
+def _decide(
+    candidates: tuple[Candidate, ...],
+    environ: Environ,
+    given: Mapping[str, Given],
+    among: Sequence[ResolverProtocol] | None,
+) -> Resolution:
     """Combine the innermost claim with what was given, and hold it against what stands beside it."""
     winner = _winner(candidates, given)
     if winner is not None and winner.layer is Layer.ALONE:
-        return _unclaimed(candidates, winner, environ, given)
+        return _unclaimed(candidates, winner, environ, given, among)
     claimed = [candidate for candidate in candidates if isinstance(candidate.answer, Claim)]
     if winner is not None:
         given = without_defaults(given, winner.spec, environ)
@@ -275,12 +286,16 @@ def _against_trace(inner: "Claimed", candidate: Candidate, environ: Environ) -> 
 
 
 def _unclaimed(
-    candidates: tuple[Candidate, ...], winner: Winner, environ: Environ, given: Mapping[str, Given]
+    candidates: tuple[Candidate, ...],
+    winner: Winner,
+    environ: Environ,
+    given: Mapping[str, Given],
+    among: Sequence[ResolverProtocol] | None,
 ) -> Resolution:
     """Take the process for one alone, unless anything says otherwise."""
     from ._unknown_launchers import find
 
-    mark = find(environ, [candidate.resolver for candidate in candidates])
+    mark = find(environ, lambda: [item.resolver for item in resolvers(environ)] if among is None else among)
     if given.keys() >= IDENTITY:
         spec = combine(winner, environ, given)
         doubt = mark is not None and mark.refused and spec.world_size == 1

@@ -314,10 +314,10 @@ DAEMONS = ("RAY_RAYLET_PID",)
 """Variables of workers that a daemon starts: what launchers outside left there is the daemon's."""
 
 
-def find(environ: Environ, resolvers: Iterable[object]) -> Mark | None:
-    """Return the first row that applies and that none of these resolvers has taken over."""
+def find(environ: Environ, resolvers: Callable[[], Iterable[object]]) -> Mark | None:
+    """Return the first row that applies and that none of these resolvers, which are only then looked at, takes over."""
     for mark in MARKS:
-        if mark.applies(environ) and (mark.shared or not any(_reads(resolver, mark) for resolver in resolvers)):
+        if mark.applies(environ) and (mark.shared or not any(_reads(resolver, mark) for resolver in resolvers())):
             return mark
     return None
 

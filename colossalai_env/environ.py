@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
-import attrs
+import attr as attrs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,6 +71,11 @@ class Environ:
             if option.startswith("--") and option.replace("_", "-") == wanted:
                 value = text if equals else "".join(self.argv[position + 1 : position + 2])
         return value
+
+
+def is_set(name: str) -> bool:
+    """Return whether this process's environment has a variable now, without a copy of all."""
+    return name in os.environ
 
 
 class Export:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import attrs
+import attr as attrs
 
 from ._detection import Detect, Marks, NoMatch, all_of, any_of
 from ._hookspecs import hookimpl
@@ -178,7 +178,7 @@ def _no_end(environ: Environ) -> float | None:
     return None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Resolver:
     """A launcher's dialect: one row per field of `DistSpec`, the marks that tell it, and its layer.
 
@@ -266,9 +266,7 @@ class Resolver:
     @property
     def marks(self) -> frozenset[str] | None:
         """Variables of which one at least is set where this launcher started the process; None if that is not known."""
-        if not isinstance(self.detect, Marks) or any(name.startswith("--") for name in self.detect.names):
-            return None
-        return frozenset(self.detect.names)
+        return frozenset(self.detect.names) if isinstance(self.detect, Marks) else None
 
     @property
     def tells_others_alone(self) -> bool:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-import attrs
+import attr as attrs
 
 from .errors import InvalidSpec
 

@@ -1,14 +1,20 @@
 """Plugins: found through entry points of real distributions, and loud when something is wrong with one."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from colossalai_env import _registry as registry
-from colossalai_env import resolve
-from colossalai_env.errors import BrokenPlugin, RivalPlugins, UnknownResolver
+from colossalai_env import explain, resolve
+from colossalai_env._registry import Plugin
+from colossalai_env._resolution import examine
+from colossalai_env.environ import Environ
+from colossalai_env.errors import BrokenPlugin, ResolverDoesNotMatch, RivalPlugins, UnknownResolver
+from colossalai_env.resolver import NoMatch
+from colossalai_env.testing.captures import captures
+from tests.processes import run
 
 GOOD = """
 from colossalai_env.resolver import Layer, Resolver, hookimpl, var
@@ -41,19 +47,22 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, distribution: str, plugin: str, source: str, module: str = "") -> None:
+    def install(self, distribution: str, plugin: str, source: str, module: str = "", marks: Sequence[str] = ()) -> None:
         module = module or f"plugin_{distribution.replace('-', '_')}"
         (self.folder / f"{module}.py").write_text(source)
         info = self.folder / f"{distribution.replace('-', '_')}-1.5.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[colossalai_env]\n{plugin} = {module}\n")
+        named = "".join(f"{mark} = {module}\n" for mark in marks)
+        (info / "entry_points.txt").write_text(
+            f"[colossalai_env]\n{plugin} = {module}\n[colossalai_env.marks]\n{named}"
+        )
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(registry, "_registries", {})
     before = set(sys.modules)
     yield Site(tmp_path)
     for name in set(sys.modules) - before:
@@ -143,3 +152,65 @@ def test_an_unknown_name_in_disable_lists_the_known_ones(site: Site) -> None:
     site.install("house-launcher", "house", GOOD)
     with pytest.raises(UnknownResolver, match=r"COLOSSALAI_ENV_DISABLE is 'hose'.*house.*slurm"):
         resolve(env={"COLOSSALAI_ENV_DISABLE": "hose"})
+
+
+def test_a_plugin_that_names_its_marks_is_imported_where_one_of_them_is_set(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD, marks=["HOUSE_RANK", "HOUSE_SIZE"])
+    assert resolve(env={"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}).resolver == "torch"
+    assert "plugin_house_launcher" not in sys.modules
+    assert resolve(env={"HOUSE_RANK": "1", "HOUSE_SIZE": "2"}).resolver == "house"
+
+
+def test_a_mark_may_be_an_option(site: Site) -> None:
+    source = GOOD.replace("HOUSE_RANK", "--house-rank").replace("HOUSE_SIZE", "--house-size")
+    site.install("house-launcher", "house", source, marks=["--house-rank"])
+    resolve(env={}, argv=["--house-size=2"])
+    assert "plugin_house_launcher" not in sys.modules
+    assert resolve(env={}, argv=["--house_rank=1", "--house_size=2"]).resolver == "house"
+
+
+def test_who_asks_for_a_plugin_by_name_or_for_an_explanation_gets_it_without_its_marks(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD, marks=["HOUSE_RANK"])
+    with pytest.raises(ResolverDoesNotMatch, match=r"house was asked for alone and does not match: no HOUSE_RANK"):
+        resolve(env={}, resolver="house")
+    with pytest.raises(UnknownResolver, match=r"use one of .*house.*slurm.*single-process"):
+        resolve(env={}, resolver="hose")
+    assert "no: no HOUSE_RANK" in str(explain(env={}))
+
+
+def test_a_plugin_that_names_some_of_its_marks_is_told_the_others(site: Site) -> None:
+    source = GOOD.replace('detect="HOUSE_RANK"', 'detect=any_of("HOUSE_RANK", "HOUSE_SIZE")').replace(
+        ", var", ", any_of, var"
+    )
+    site.install("house-launcher", "house", source, marks=["HOUSE_RANK"])
+    assert resolve(env={}).world_size == 1
+    with pytest.raises(BrokenPlugin, match=r"under colossalai_env.marks, and not HOUSE_SIZE"):
+        resolve(env={"HOUSE_RANK": "1", "HOUSE_SIZE": "2"})
+
+
+def test_two_plugins_of_one_mark_are_both_asked(site: Site) -> None:
+    site.install("house-launcher", "house", GOOD, marks=["HOUSE_RANK"])
+    site.install("other-launcher", "other", GOOD.replace('"house"', '"other"'), marks=["HOUSE_RANK"])
+    found = examine(Environ({"HOUSE_RANK": "1", "HOUSE_SIZE": "2"}), {})
+    assert [candidate.name for candidate in found.candidates] == ["house", "other", "single-process"]
+
+
+def test_a_process_that_no_launcher_started_imports_none_of_our_plugins() -> None:
+    told = "print([name for name in sys.modules if name.startswith('colossalai_env_')])"
+    program = f"import sys, colossalai_env; colossalai_env.resolve(env={{}}); {told}"
+    assert run([sys.executable, "-c", program]).out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [one for one in registry.installed() if one.module.startswith("colossalai_env_")],
+    ids=lambda one: one.name,
+)
+def test_our_plugins_answer_nothing_where_none_of_the_marks_is_set_that_their_metadata_names(plugin: Plugin) -> None:
+    assert plugin.marks
+    ((resolver, _),) = registry.load([plugin])[plugin.name]
+    for task in (task for capture in captures() for task in capture.tasks):
+        variables = {name: value for name, value in task.variables.items() if name not in plugin.marks}
+        answer = resolver.resolve(Environ(variables, [] if "--rank" in plugin.marks else task.argv))
+        assert isinstance(answer, NoMatch)
+        assert answer.found == ()

@@ -138,8 +138,8 @@ def knows_better(environ: Environ) -> NoMatch:
 def test_a_row_gives_way_to_a_resolver_that_reads_its_mark_unless_several_launchers_set_it(mark: Mark) -> None:
     rank, size = var(mark.marks[0]), var("SIZE")
     known = Resolver(name="known", layer=Layer.MPI, detect=knows_better, rank=rank, world_size=size)
-    example = next(environ for environ in EXAMPLES if find(environ, []) is mark)
-    assert (find(example, [known]) is mark) == mark.shared
+    example = next(environ for environ in EXAMPLES if find(environ, list) is mark)
+    assert (find(example, lambda: [known]) is mark) == mark.shared
 
 
 def test_a_child_of_lightnings_launcher_in_a_rank_of_open_mpi_is_refused_by_name() -> None:

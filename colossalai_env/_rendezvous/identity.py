@@ -76,7 +76,7 @@ def leave(record: LeaderRecord) -> None:
 def boot_id() -> str:
     """Return what tells this machine's uptime from all others, for telling nodes of one name apart."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read(8)
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read(8).decode()
     except OSError:
         return ""

@@ -64,7 +64,7 @@ def _rows(plugin: Plugin, is_disabled: bool) -> list[dict[str, Any]]:
     if is_disabled:
         return [{**row, "state": "disabled", "problem": f"{DISABLE} names it"}]
     try:
-        rows = [{**row, **_told(item)} for item in load([plugin])]
+        rows = [{**row, **_told(item)} for item in load([plugin])[plugin.name]]
     except ColossalaiEnvError as error:
         return [{**row, "state": "unusable", "problem": str(error)}]
     return rows or [{**row, "state": "empty", "problem": "its hook brings no resolver"}]

@@ -47,22 +47,34 @@ def where(rank: int | None, host: str | None = None) -> str:
     return f" ({known})" if known else ""
 
 
+def _signature(error: type[Exception]) -> Signature:
+    """Return what makes an error: the fields of its parent, then its own annotations."""
+    if not issubclass(error, ColossalaiEnvError):
+        return Signature()
+    own = vars(error)
+    fields = [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=own.get(name, Parameter.empty), annotation=kind)
+        for name, kind in own.get("__annotations__", {}).items()
+        if name != "__signature__"
+    ]
+    return Signature([*_signature(error.__bases__[0]).parameters.values(), *fields])
+
+
+class _Fields:
+    """The signature of an error's class, found out when it is asked for: few processes ever raise one."""
+
+    def __get__(self, error: object, kind: type[Exception]) -> Signature:
+        return _signature(kind)
+
+
 @dataclass_transform(frozen_default=True)
 class ColossalaiEnvError(Exception):
     """The parent of every deliberate error of this library; catch it to catch them all."""
 
-    # The fields of a child are its annotations. attrs would compile methods for each of these classes in every process,
-    # though few processes ever raise one.
-    __signature__: ClassVar[Signature] = Signature()
+    # attrs would compile methods for each of these classes in every process, though few processes ever raise one.
+    __signature__: ClassVar[_Fields] = _Fields()
 
     def __init_subclass__(cls) -> None:
-        fields = [
-            Parameter(
-                name, Parameter.POSITIONAL_OR_KEYWORD, default=vars(cls).get(name, Parameter.empty), annotation=kind
-            )
-            for name, kind in cls.__annotations__.items()
-        ]
-        cls.__signature__ = Signature([*cls.__signature__.parameters.values(), *fields])
         if cls.__module__.startswith(f"{__name__}."):  # the rooms of this package are its own business
             cls.__module__ = __name__
 

@@ -7,19 +7,17 @@ from itertools import chain, product
 from math import prod
 from typing import TypeAlias, overload
 
-import attrs
-
 TERM = r"(?:[^\[\],\s]+|\[[0-9,-]+\])+"
 """A name with brackets in it; the commas between terms stand outside of them."""
 
 
-@attrs.frozen
 class Numbers:
     """A bracket's ranges, each padded as its first number is: ``08-11`` and ``098-101``."""
 
-    ranges: tuple[tuple[int, int, int], ...]
-    """The first number of each, how many they are, and their width."""
-    count: int
+    def __init__(self, ranges: Sequence[tuple[int, int, int]], count: int) -> None:
+        self.ranges = ranges
+        """The first number of each, how many they are, and their width."""
+        self.count = count
 
     @classmethod
     def parse(cls, text: str) -> "Numbers":
@@ -37,7 +35,7 @@ class Numbers:
                 raise ValueError(msg)
             ranges.append((low, high - low + 1, len(first)))
             count += high - low + 1
-        return cls(tuple(ranges), count)
+        return cls(ranges, count)
 
     def __len__(self) -> int:
         return self.count
@@ -64,13 +62,13 @@ Part: TypeAlias = Numbers | tuple[str]
 EXPECTED = "a host list such as gpu-a[01-02,07],login1"
 
 
-@attrs.frozen
 class HostList(Sequence[str]):
     """The hosts in the order given; a name's last bracket runs fastest."""
 
-    terms: tuple[tuple[Part, ...], ...]
-    counts: tuple[int, ...]
-    """How many hosts each term names."""
+    def __init__(self, terms: Sequence[tuple[Part, ...]]) -> None:
+        self.terms = terms
+        self.counts = [prod(map(len, term)) for term in terms]
+        """How many hosts each term names."""
 
     @classmethod
     def parse(cls, text: str) -> "HostList":
@@ -78,8 +76,7 @@ class HostList(Sequence[str]):
         terms = re.findall(TERM, text)
         if ",".join(terms) != text or not terms:
             raise ValueError(EXPECTED)
-        parts = tuple(map(_parts, terms))
-        return cls(parts, tuple(prod(map(len, term)) for term in parts))
+        return cls([_parts(term) for term in terms])
 
     def __len__(self) -> int:
         return sum(self.counts)
