@@ -15,6 +15,9 @@ GPU_TESTS := tests/gpu $(foreach name,device hidden machine hardware nccl init_d
 
 DEMO := $(if $(wildcard .venv/ready),.venv,.venv/demo)
 
+# Two more than cores: some tests wait.
+AT_ONCE = $(shell expr $$(nproc) + 2)
+
 .PHONY: demo test test-libraries quick test-gpu check docs bench bench-gpu format clean
 .DELETE_ON_ERROR:
 
@@ -25,10 +28,10 @@ demo: $(DEMO)/ready ## a process for each GPU, or four on CPUs, train together u
 	$(DEMO)/bin/python examples/train.py
 
 test: .venv/ready .venv/mpi/ready ## all tests; those of a launcher that is absent are skipped
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(AT_ONCE) --dist loadgroup
 
 test-libraries: .venv/libraries/ready ## real ranks that train with Accelerate, Lightning, DeepSpeed, JAX and others; ten minutes at most
-	.venv/libraries/bin/python -m pytest tests/libraries
+	.venv/libraries/bin/python -m pytest -n 2 tests/libraries
 
 quick: .venv/ready ## the tests that start no launcher, no ranks and no installation; 90 seconds on two cores
 	$(BIN)/pytest -m "not launchers and not faults and not slow" -n auto

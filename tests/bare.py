@@ -10,6 +10,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.pace import pace
+
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(sys.prefix) / "bare"
 """It stays there, and is made anew when pyproject.toml is newer."""
@@ -36,7 +38,13 @@ class Bare:
             "MYPY_CACHE_DIR": f"{self.folder}/mypy",
         }
         ran = subprocess.run(
-            ["bash", "-ec", script], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+            ["bash", "-ec", script],
+            cwd=cwd,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300 * pace(),
+            check=False,
         )
         assert ran.returncode == 0, f"{script}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout

@@ -1,4 +1,7 @@
-"""Hypothesis profiles, `dev` looks further each time, `ci` tries the same examples every time; and who gets GPUs."""
+"""Hypothesis profiles, who gets GPUs, and which tests run in one process, where several run at once.
+
+Of the profiles, `dev` looks further each time, and `ci` tries the same examples every time.
+"""
 
 import os
 from importlib.util import find_spec
@@ -18,6 +21,10 @@ NEEDED = {"gpu": 1, "gpu2": 2}
 """How many GPUs the tests with a mark need."""
 
 
+MADE_ONCE = ("alone", "bare", "built", "by_value", "pods", "records", "together")
+"""Fixtures that are costly to make: the tests that use one run one after the other, in one process."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Know the setting of pytest-timeout where that is absent, as it may be on a machine with GPUs."""
     if find_spec("pytest_timeout") is None:
@@ -25,7 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs more GPUs than there are."""
+    """Keep together what shares a costly fixture; skip what needs more GPUs than there are."""
+    for item in items:
+        for name in {*MADE_ONCE} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.xdist_group(name))
     marked = [(item, needed) for item in items for mark, needed in NEEDED.items() if item.get_closest_marker(mark)]
     here = devices.count() if marked else 0
     for item, needed in marked:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -55,11 +55,19 @@ def clean_environment(extra: Mapping[str, str | None] | None = None) -> dict[str
     return {name: value for name, value in found.items() if value is not None}
 
 
+WORKER, WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 32
+"""Which of the processes that run tests at once this one is, and how many share the ports."""
+
+
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago, and that no other process that runs tests is given."""
+    with ExitStack() as held:
+        while True:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port // 2 % WORKERS == WORKER % WORKERS:  # the kernel likes odd ones better
+                return port
 
 
 def wait_until_listening(port: int) -> None:

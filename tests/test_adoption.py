@@ -1,18 +1,18 @@
 """init_from_env(attach=True): a group that somebody else has made is adopted, and left as it is."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.processes import TELL, TORCHRUN, Ended, Processes, free_port, run
+from tests.processes import TELL, Ended, Processes, free_port, run
+from tests.warm import torchrun, warm
 
 
 def under_torchrun(program: str, tmp_path: Path, count: int = 2) -> list[str]:
     """Run a program as workers of torchrun, which must end well, and return what they printed after TOLD."""
     script = tmp_path / "train.py"
     script.write_text(program)
-    ended = run([*TORCHRUN, "--standalone", f"--nproc-per-node={count}", script])
+    ended = run([*torchrun(), "--standalone", f"--nproc-per-node={count}", script])
     assert ended.code == 0, ended.err
     return sorted(ended.lines("TOLD "))
 
@@ -23,7 +23,7 @@ def spawned(program: str, tmp_path: Path, size: int = 2) -> list[Ended]:
     script.write_text(program)
     with Processes() as processes:
         for rank in range(size):
-            processes.start([sys.executable, script, str(rank), str(size), str(port)])
+            processes.start([warm(), script, str(rank), str(size), str(port)])
         return processes.wait()
 
 
@@ -122,7 +122,7 @@ for attach in (True, False, True):
     except colossalai_env.ColossalaiEnvError as error:
         tell(type(error).__name__, error)
 """
-    none, ours = run([sys.executable, "-c", program]).lines("TOLD ")
+    none, ours = run([warm(), "-c", program]).lines("TOLD ")
     assert none.startswith("NoGroup ")
     assert "after the group is made" in none
     assert ours.startswith("AlreadyInitialized this process is already rank 0 of 1")

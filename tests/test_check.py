@@ -17,7 +17,8 @@ from colossalai_env import cli
 from colossalai_env.cli.check import wrong_sums
 from colossalai_env.cli.jobmap import JobMap, Member, Sample, amount, duration, rate
 from colossalai_env.cli.picture import html, svg
-from tests.processes import TORCHRUN, Processes, free_port, run
+from tests.processes import Processes, free_port, run
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +26,12 @@ SCRIPT = Path(sys.executable).parent / "colossalai-env"
 PROGRAM = Path(__file__).parent / "programs" / "check_lost.py"
 
 
+def check() -> list[str]:
+    return [warm(), "-m", "colossalai_env", "check"]
+
+
 def launched(*options: str | Path) -> Any:
-    return run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", SCRIPT, "check", *options])
+    return run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", *check(), *options])
 
 
 def test_a_right_launch_ends_with_its_map_and_its_figures(tmp_path: Path) -> None:
@@ -54,10 +59,10 @@ def test_one_process_alone_is_a_map_too() -> None:
 
 
 def test_a_device_can_be_asked_for() -> None:
-    ended = run([SCRIPT, "check", "--largest", "0", "--device", "cpu"])
+    ended = run([*check(), "--largest", "0", "--device", "cpu"])
     assert (ended.code, "1 rank on 1 node, gloo" in ended.out) == (0, True)
     for asked in ("7", "cuda:7"):
-        ended = run([SCRIPT, "check", "--device", asked])
+        ended = run([*check(), "--device", asked])
         assert (ended.code, ended.out) == (1, "")
         assert ended.err.startswith(f"NoSuchDevice: device {asked} was asked for, but 0 ")
 
@@ -67,7 +72,7 @@ def test_ranks_that_are_started_by_hand_are_told_by_options() -> None:
     with Processes() as processes:
         for rank in ("0", "1"):
             where = ["--rank", rank, "--world_size", "2", "--host", "127.0.0.1", "--port", port]
-            processes.start([SCRIPT, "check", "--largest", "0", *where])
+            processes.start([*check(), "--largest", "0", *where])
         ended = processes.wait()
     assert [process.code for process in ended] == [0, 0]
     assert ["2 ranks on 1 node" in process.out for process in ended] == [True, False]
@@ -78,7 +83,7 @@ def test_a_wrong_setup_ends_every_rank_with_its_error() -> None:
     with Processes() as processes:
         for rank, size in (("0", "2"), ("1", "3")):
             where = ["--rank", rank, "--world_size", size, "--host", "127.0.0.1", "--port", port]
-            processes.start([SCRIPT, "check", "--timeout", "10", *where])
+            processes.start([*check(), "--timeout", "10", *where])
         ended = processes.wait()
     assert [process.code for process in ended] == [1, 1]
     assert all("InconsistentRanks: the ranks disagree on the world size" in process.err for process in ended)
@@ -86,7 +91,7 @@ def test_a_wrong_setup_ends_every_rank_with_its_error() -> None:
 
 
 def test_an_error_leaves_standard_output_to_rank_0_of_a_job_that_met() -> None:
-    ended = run([SCRIPT, "check", "--json"], {"RANK": "0", "WORLD_SIZE": "two"})
+    ended = run([*check(), "--json"], {"RANK": "0", "WORLD_SIZE": "two"})
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("MalformedVariable: ")
 
@@ -97,7 +102,7 @@ def test_a_rank_that_is_killed_or_stopped_in_a_measurement_holds_nobody(signal: 
     with Processes() as processes:
         for rank in ("0", "2", "1"):
             where = ["--rank", rank, "--world_size", "3", "--host", "127.0.0.1", "--port", port]
-            processes.start([sys.executable, PROGRAM, signal, *where])
+            processes.start([warm(), PROGRAM, signal, *where])
         lost = processes.started.pop()
         ended = processes.wait()
         processes.started.append(lost)
@@ -125,7 +130,7 @@ def test_wrong_sums_are_told_by_what_was_got() -> None:
 
 
 def test_a_picture_that_cannot_be_written_costs_nothing_but_itself() -> None:
-    ended = run([SCRIPT, "check", "--svg", "/absent/job.svg"])
+    ended = run([*check(), "--svg", "/absent/job.svg"])
     assert ended.code == 1
     assert "All ranks met" in ended.out
     assert "--svg /absent/job.svg cannot be written: No such file or directory" in ended.err

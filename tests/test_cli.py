@@ -25,7 +25,8 @@ from colossalai_env.cli import doctor
 from colossalai_env.resolver import Environ
 from colossalai_env.testing.captures import RECORDED
 from tests.devices import Fake
-from tests.processes import TORCHRUN, Ended, clean_environment, run
+from tests.processes import Ended, clean_environment, run
+from tests.warm import torchrun
 
 COMMAND = [sys.executable, "-m", "colossalai_env"]
 
@@ -55,7 +56,7 @@ def test_explain_says_who_this_process_is_and_why() -> None:
 
 def test_the_installed_script_answers_in_every_process_of_a_launch() -> None:
     script = Path(sys.executable).parent / "colossalai-env"
-    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", script, "explain", "--json"])
+    ended = run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", script, "explain", "--json"])
     assert ended.code == 0, ended.err
     decoder, rest, ranks = json.JSONDecoder(), ended.out.lstrip(), set[int]()
     while rest:

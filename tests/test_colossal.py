@@ -9,7 +9,8 @@ import pytest
 
 import colossalai_env as colossalai
 from colossalai_env.errors import IncompleteArguments, WrongLauncher
-from tests.processes import TORCHRUN, Ended, Processes, free_port, run
+from tests.processes import Ended, Processes, free_port, run
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -30,14 +31,14 @@ def test_the_native_form_trains(config: list[str | Path]) -> None:
     with Processes() as processes:
         for rank in ("1", "0"):
             where = ["--host", "localhost", "--port", port, "--world_size", "2", "--rank", rank, "--backend", "gloo"]
-            processes.start([sys.executable, SCRIPTS / "native.py", *where, *config])
+            processes.start([warm(), SCRIPTS / "native.py", *where, *config])
         assert_trained(processes.wait(), 2, "cli-args")
 
 
 @FORMS
 def test_the_torchrun_form_trains_on_one_node(config: list[str | Path]) -> None:
     command: list[str | Path] = [
-        *TORCHRUN,
+        *torchrun(),
         "--standalone",
         "--nproc-per-node=2",
         SCRIPTS / "from_torch.py",
@@ -51,7 +52,7 @@ def test_the_torchrun_form_trains_under_two_agents() -> None:
     where = ["--master-addr=127.0.0.1", f"--master-port={free_port()}", "--nnodes=2", "--nproc-per-node=1"]
     with Processes() as processes:
         for node in ("0", "1"):
-            processes.start([*TORCHRUN, *where, f"--node-rank={node}", SCRIPTS / "from_torch.py", "--backend=gloo"])
+            processes.start([*torchrun(), *where, f"--node-rank={node}", SCRIPTS / "from_torch.py", "--backend=gloo"])
         assert_trained(processes.wait(), 2, "torch")
 
 
@@ -93,7 +94,7 @@ sys.stdout.write(f"DRAWS {{draws}}\\nCONFIG {{job.config!r}} {{job.local_rank}} 
 
 
 def called(call: str, env: dict[str, str] | None = None) -> Ended:
-    return run([sys.executable, "-c", CALL.format(call=call)], env)
+    return run([warm(), "-c", CALL.format(call=call)], env)
 
 
 def test_one_process_has_its_config_its_seed_and_one_line_in_the_log() -> None:
@@ -179,7 +180,7 @@ def test_an_unreadable_config_on_one_rank_is_told_to_the_others(tmp_path: Path) 
         for rank in ("0", "1"):
             where = ["--host=127.0.0.1", f"--port={port}", "--world_size=2", f"--rank={rank}", "--backend=gloo"]
             where += ["--config", str(config)] if rank == "1" else []
-            processes.start([sys.executable, SCRIPTS / "native.py", *where])
+            processes.start([warm(), SCRIPTS / "native.py", *where])
         ended = processes.wait()
     assert [process.code for process in ended] == [1, 1]
     assert all(f"{config}, line 1: invalid syntax" in process.err for process in ended)

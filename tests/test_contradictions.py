@@ -2,13 +2,13 @@
 
 import socket
 import subprocess
-import sys
 
 import pytest
 
-from tests.processes import TORCHRUN, Ended, Processes, free_port, wait_until_listening
+from tests.processes import Ended, Processes, free_port, wait_until_listening
+from tests.warm import torchrun, warm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one job of Slurm")]
 
 JOIN = """
 import sys, colossalai_env, torch
@@ -40,7 +40,7 @@ def by_hand(rank: int, size: int, port: int) -> dict[str, str]:
 def joined(processes: Processes, *environs: dict[str, str], words: tuple[str, ...] = ()) -> list[str]:
     """Start a process in each of these environments, and return what each said, in this order."""
     for env in environs:
-        processes.start([sys.executable, "-c", JOIN, *words], env)
+        processes.start([warm(), "-c", JOIN, *words], env)
     return said(processes.wait())
 
 
@@ -64,7 +64,7 @@ def test_two_steps_of_a_job_on_one_port_do_not_become_one_group() -> None:
     with Processes() as processes:
 
         def start(step: int, rank: int) -> subprocess.Popen[str]:
-            return processes.start([sys.executable, "-c", JOIN], task(rank, 2, step) | by_hand(rank, 2, port))
+            return processes.start([warm(), "-c", JOIN], task(rank, 2, step) | by_hand(rank, 2, port))
 
         start(0, 0)
         wait_until_listening(port)
@@ -82,7 +82,7 @@ def test_ranks_that_are_given_whole_meet_whatever_they_inherited() -> None:
     with Processes() as processes:
         for rank in "01":
             words = (f"rank={rank}", "world_size=2", "host=127.0.0.1", f"port={port}")
-            processes.start([sys.executable, "-c", JOIN, *words], task(0, 2))
+            processes.start([warm(), "-c", JOIN, *words], task(0, 2))
         told = said(processes.wait())
     assert told == ["OK 0 3 None", "OK 1 3 None"]
 
@@ -99,7 +99,7 @@ with colossalai_env.init_from_env(args=types.SimpleNamespace({defaults}), timeou
     print(f"TOLD {{job.local_rank}} {{total.item():.0f}}\\n", end="")
 """
     with Processes() as processes:
-        command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
+        command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", program]
         processes.start(command)
         (ended,) = processes.wait()
     assert sorted(ended.lines("TOLD ")) == ["0 2", "1 2"], ended.err
@@ -110,7 +110,7 @@ def test_a_doubtful_launch_is_told_once_by_rank_0() -> None:
     own = {"TORCHELASTIC_RUN_ID": "r", "TORCHELASTIC_RESTART_COUNT": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     agent = own | {"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"} | by_hand(0, 1, 29500)
     with Processes() as processes:
-        processes.start([sys.executable, "-c", JOIN], task(1, 2) | agent)
+        processes.start([warm(), "-c", JOIN], task(1, 2) | agent)
         (ended,) = processes.wait()
     (warning,) = ended.err.splitlines()
     assert said([ended]) == ["OK 0 1 r/0"]

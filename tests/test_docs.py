@@ -18,8 +18,9 @@ from colossalai_env import errors, resolver, testing
 from colossalai_env._rendezvous.protocol import keys
 from colossalai_env.cli import COMMANDS, parser_of
 from tests.error_tree import BASE, PARENTS, TREE
-from tests.processes import LAUNCHERS, TORCHRUN, Processes, free_port, run
+from tests.processes import LAUNCHERS, Processes, free_port, run
 from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -135,11 +136,11 @@ def test_the_commands_of_the_tutorial_train(block: Block, tmp_path: Path) -> Non
     (folder / "hosts").write_text("localhost slots=4\n")
     env = {"CUDA_VISIBLE_DEVICES": "", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     port = str(free_port())
-    starters = {"python": [sys.executable], "torchrun": TORCHRUN, "mpirun": [str(MPIRUN), "--bind-to", "none"]}
+    starters = {"python": [warm()], "torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none"]}
     with Processes() as processes:
         for line in block.lines:
             first, *words = line.replace("29500", port).replace("gpu-a01", "127.0.0.1").split()
-            words = [sys.executable if word == "python" else word for word in words]
+            words = [warm() if word == "python" else word for word in words]
             processes.start([*starters[first], *words], env, folder)
         ended = processes.wait()
     assert not any(process.code for process in ended), ended

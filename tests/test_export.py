@@ -1,6 +1,5 @@
 """Job.export(): variables for libraries that read them, taken back when the job is closed."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ from colossalai_env._libraries import overlooked
 from colossalai_env.resolver import Environ
 from colossalai_env.testing import Layout, launch_as
 from tests.processes import TELL, run
+from tests.warm import warm
+
+pytestmark = pytest.mark.xdist_group("one step of Slurm")
 
 STEP = Layout(hosts=("n1",), nodes=(0, 0), job_id="212.0")
 
@@ -22,7 +24,7 @@ def started(program: str, tmp_path: Path) -> list[str]:
     """Run a program as a step of Slurm with two tasks, and return what each printed after TOLD."""
     script = tmp_path / "train.py"
     script.write_text(program)
-    ended = launch_as(SLURM, STEP, [sys.executable, str(script)], env={"OMP_NUM_THREADS": "1"}, seconds=90)
+    ended = launch_as(SLURM, STEP, [warm(), str(script)], env={"OMP_NUM_THREADS": "1"}, seconds=90)
     for process in ended:
         assert process.code == 0, process.err
     return [line.removeprefix("TOLD ") for process in ended for line in process.out.splitlines() if "TOLD" in line]
@@ -79,7 +81,7 @@ if __name__ == "__main__":
 
 def test_a_child_of_a_rank_that_exports_itself_is_told_that_it_is_one(tmp_path: Path) -> None:
     assert started(CHILD, tmp_path) == ["a child"] * 2
-    assert run([sys.executable, tmp_path / "train.py"]).lines("TOLD ") == ["a child"]
+    assert run([warm(), tmp_path / "train.py"]).lines("TOLD ") == ["a child"]
 
 
 def test_a_single_process_exports_a_place_where_env_can_meet() -> None:
@@ -91,7 +93,7 @@ dist.destroy_process_group()
 with colossalai_env.init_from_env(export=True) as job:
     assert (job.rank, job.world_size, job.spec.resolver) == (0, 1, "torch"), job
 """
-    ended = run([sys.executable, "-c", program])
+    ended = run([warm(), "-c", program])
     assert (ended.code, ended.err) == (0, "")
 
 

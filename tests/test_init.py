@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.processes import TORCHRUN, Ended, Processes, free_port, run, wait_until_listening
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,8 @@ def assert_world(ranks: list[dict[str, Any]], size: int, resolver: str) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_torchrun_standalone(count: int) -> None:
-    ranks = told([run([*TORCHRUN, "--standalone", f"--nproc-per-node={count}", SUM])])
+    starter = TORCHRUN if count == 2 else torchrun()
+    ranks = told([run([*starter, "--standalone", f"--nproc-per-node={count}", SUM])])
     assert_world(ranks, count, "torch")
     assert [one["local_rank"] for one in ranks] == list(range(count))
 
@@ -60,7 +62,7 @@ def test_two_torchrun_agents_on_one_host_of_unequal_size(rendezvous: list[str]) 
                 where += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
             else:
                 where += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-            processes.start([*TORCHRUN, *rendezvous, *where, SUM])
+            processes.start([*torchrun(), *rendezvous, *where, SUM])
         ranks = told(processes.wait())
     assert_world(ranks, 3, "torch")
     assert {one["num_nodes"] for one in ranks} == {2}
@@ -68,7 +70,7 @@ def test_two_torchrun_agents_on_one_host_of_unequal_size(rendezvous: list[str]) 
 
 
 def test_a_worker_that_crashes_once_rejoins_with_the_others() -> None:
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(SUM), "--crash-once"]
+    command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(SUM), "--crash-once"]
     ended = run(command)
     assert ended.code == 0, ended.err
     ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])[-2:]
@@ -79,7 +81,7 @@ def test_a_worker_that_crashes_once_rejoins_with_the_others() -> None:
 def test_the_old_launch_module_with_and_without_use_env() -> None:
     launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.launch", "--nproc-per-node=2"]
     for options in (launch, [*launch, "--use-env"]):
-        ended = run([*options, f"--master-port={free_port()}", str(SUM)])
+        ended = run([*options, f"--master-port={free_port()}", str(SUM)], {"PYTHON_EXEC": warm()})
         assert ended.code == 0, ended.err
         ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])
         assert_world(ranks, 2, "torch")
@@ -91,7 +93,7 @@ def test_arguments_by_hand_also_with_ipv6(host: str) -> None:
         port = free_port()
         for rank in (1, 0):
             identity = ["--rank", str(rank), "--world_size=2", f"--host={host}", f"--port={port}"]
-            processes.start([sys.executable, SUM, *identity])
+            processes.start([warm(), SUM, *identity])
         ranks = told(processes.wait())
     assert_world(ranks, 2, "cli-args")
     assert [(one["local_rank"], one["local_world_size"], one["num_nodes"]) for one in ranks] == [(0, 2, 1), (1, 2, 1)]
@@ -130,7 +132,7 @@ torch.distributed.all_reduce(total)
 print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
 """
     off = {"COLOSSALAI_ENV_ROLL_CALL": "off"}
-    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program], off)
+    ended = run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", program], off)
     assert ended.code == 0, ended.err
     assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
 
@@ -155,7 +157,7 @@ with colossalai_env.init_from_env(timeout=120, config=sys.argv[1]) as job:
     child = subprocess.run(["printenv", "GLOO_ENABLE_STORE_V2_API"], capture_output=True, text=True)
     print(f"TOLD {job.config.during} {child.stdout.strip()}\\n", end="")
 """
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
+    command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
     ended = run([*command, config], own)
     assert ended.code == 0, ended.err
     assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
@@ -174,7 +176,7 @@ except colossalai_env.errors.PortTaken:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         rank0 = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ended = run([sys.executable, "-c", program], rank0)
+        ended = run([warm(), "-c", program], rank0)
     assert ended.lines("TOLD ") == ["[] 1"], ended.err
 
 
@@ -192,7 +194,7 @@ try:
 except KeyboardInterrupt:
     print(f"TOLD {torch.distributed.is_initialized()}\\n", end="")
 """
-    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program])
+    ended = run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", program])
     assert ended.code == 0, ended.err
     assert ended.lines("TOLD ") == ["False"] * 2
 

@@ -1,7 +1,6 @@
 """What other libraries are handed, as far as they need not be installed for it; tests/libraries has the others."""
 
 import re
-import sys
 from pathlib import Path
 
 import attrs
@@ -10,7 +9,8 @@ import pytest
 from colossalai_env import DistSpec
 from colossalai_env.errors import NotYetKnown
 from colossalai_env.integrations.jax import initialize_arguments
-from tests.processes import TELL, TORCHRUN, Processes, free_port, run
+from tests.processes import TELL, Processes, free_port, run
+from tests.warm import torchrun, warm
 
 STEP = DistSpec(rank=3, world_size=4, local_rank=1, host="gpu-a01", port=29500, job_id="212.0", resolver="slurm")
 
@@ -60,26 +60,24 @@ def test_a_url_makes_a_group_under_torchrun_by_hand_and_alone_also_a_second_time
     script = tmp_path / "train.py"
     script.write_text(BY_URL)
     two = ["0 2 2.0", "0 2 2.0", "1 2 2.0", "1 2 2.0"]
-    assert sorted(run([*TORCHRUN, "--standalone", "--nproc-per-node=2", script]).lines("TOLD ")) == two
+    assert sorted(run([*torchrun(), "--standalone", "--nproc-per-node=2", script]).lines("TOLD ")) == two
     with Processes() as processes:
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         for rank in "01":
-            processes.start([sys.executable, script], {"RANK": rank, **place})
+            processes.start([warm(), script], {"RANK": rank, **place})
         ended = processes.wait()
     assert sorted(line for one in ended for line in one.lines("TOLD ")) == two
     assert [(one.code, one.err) for one in ended] == [(0, "")] * 2
-    assert run([sys.executable, script]).lines("TOLD ") == ["0 1 1.0"] * 2
+    assert run([warm(), script]).lines("TOLD ") == ["0 1 1.0"] * 2
 
 
 def test_a_url_holds_the_roll_call_and_its_errors_are_this_librarys(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(BY_URL.replace("timeout=40", "timeout=3"))
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ended = run([sys.executable, script], {"RANK": "0", "WORLD_SIZE": "2", **place})
+    ended = run([warm(), script], {"RANK": "0", "WORLD_SIZE": "2", **place})
     assert "MissingRanks: rank(s) 1 of 2 did not come within 3.0 s" in ended.err
-    assert (
-        "MalformedVariable: torch: RANK is 'x'" in run([sys.executable, script], {"RANK": "x", "WORLD_SIZE": "2"}).err
-    )
+    assert "MalformedVariable: torch: RANK is 'x'" in run([warm(), script], {"RANK": "x", "WORLD_SIZE": "2"}).err
 
 
 def test_a_rank_and_a_world_size_beside_a_url_count(tmp_path: Path) -> None:
@@ -93,6 +91,6 @@ def test_a_rank_and_a_world_size_beside_a_url_count(tmp_path: Path) -> None:
             "COLOSSALAI_ENV_RESOLVER": "single-process",
         }
         for rank in "01":
-            processes.start([sys.executable, script, rank], place)
+            processes.start([warm(), script, rank], place)
         ended = processes.wait()
     assert [one.lines("TOLD ") for one in ended] == [["0 2 2.0"] * 2, ["1 2 2.0"] * 2]

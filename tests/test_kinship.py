@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import TORCHRUN, run
+from tests.processes import run
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def test_a_child_of_a_process_alone_that_has_joined_is_told_that_it_is_one(metho
 
 
 def test_a_child_of_a_rank_is_told_so_at_once(program: Path) -> None:
-    told = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", program, "spawn", "joined"]).lines("TOLD ")
+    told = run([*torchrun(), "--standalone", "--nproc-per-node=2", program, "spawn", "joined"]).lines("TOLD ")
     assert sorted(line.partition(", which is ")[2][: len("rank 0 of 2")] for line in told) == [
         "rank 0 of 2",
         "rank 1 of 2",
@@ -114,7 +115,7 @@ for turn in range(2):
     print(f"TOLD {total.item()}\\n", end="")
     torch.distributed.destroy_process_group()
 """
-    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program])
+    ended = run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", program])
     assert ended.code == 0, ended.err
     assert ended.lines("TOLD ") == ["2.0"] * 4
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import run
+from tests.warm import warm
 
 pytestmark = pytest.mark.slow
 
@@ -16,9 +17,7 @@ SUM = Path(__file__).parent / "programs" / "sum.py"
 
 @pytest.mark.skipif(not MPIRUN.exists(), reason="Open MPI 5 is not installed: make .venv/mpi/ready")
 def test_mpirun_on_one_host_needs_nothing_but_the_script() -> None:
-    ended = run(
-        [MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", sys.executable, SUM]
-    )
+    ended = run([MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", warm(), SUM])
     assert ended.code == 0, ended.err
     ranks = sorted((json.loads(line) for line in ended.lines("TOLD ")), key=lambda one: one["rank"])
     assert [(one["rank"], one["local_rank"], one["sum"], one["resolver"]) for one in ranks] == [

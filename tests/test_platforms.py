@@ -1,7 +1,6 @@
 """Platforms that start one process a node: their processes form one group, and nodes with several GPUs are told."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from colossalai_env.errors import NodeLevelRanks, NotLaunched
 from colossalai_env.resolver import DistSpec, Environ, Layer, Resolver, own_address, var
 from colossalai_env.testing import Layout, launch_as
 from tests.processes import Ended, Processes, run
+from tests.warm import warm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one port")]
 
 SUM = Path(__file__).parent / "programs/sum.py"
 
@@ -38,7 +38,7 @@ def told(out: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
 def test_one_process_on_each_node_is_one_group(platform: Resolver) -> None:
-    ended = launch_as(platform, THREE_NODES, [sys.executable, str(SUM)], env=ON_CPUS, seconds=120)
+    ended = launch_as(platform, THREE_NODES, [warm(), str(SUM)], env=ON_CPUS, seconds=120)
     assert [process.code for process in ended] == [0, 0, 0], [process.err for process in ended]
     found = [told(process.out) for process in ended]
     assert [(one["resolver"], one["rank"], one["sum"]) for one in found] == [
@@ -54,7 +54,7 @@ def test_a_main_node_that_is_not_told_its_address_is_met_there() -> None:
     with Processes() as processes:
         for node, more in enumerate((child, {})):
             own = {"AWS_BATCH_JOB_NODE_INDEX": str(node), "AWS_BATCH_JOB_ID": f"p7#{node}"}
-            processes.start([sys.executable, SUM], job | more | own)
+            processes.start([warm(), SUM], job | more | own)
         first, main = processes.wait(120)
     assert (first.code, main.code) == (0, 0), first.err + main.err
     assert [told(ended.out)["rank"] for ended in (first, main)] == [1, 0]
@@ -88,7 +88,7 @@ exec(open(sys.argv[0]).read())
 
 def test_all_nodes_hear_of_the_accelerators_that_one_of_them_sees() -> None:
     layout = attrs.evolve(THREE_NODES, hosts=("n0", "n1"), nodes=(0, 1))
-    argv = [sys.executable, "-c", GPUS, str(SUM)]
+    argv = [warm(), "-c", GPUS, str(SUM)]
     ended = launch_as(SKYPILOT, layout, argv, env=ON_CPUS, seconds=120)
     assert [process.code for process in ended] == [1, 1]
     for process in ended:
@@ -110,7 +110,7 @@ def in_pbs(folder: Path, *hosts: str) -> Ended:
     path = folder / "7.head"
     path.write_text("".join(f"{host}\n" for host in hosts))
     job = {"PBS_NODEFILE": str(path), "PBS_JOBID": "7.head", "CUDA_VISIBLE_DEVICES": ""}
-    return run([sys.executable, "-c", ALONE], job)
+    return run([warm(), "-c", ALONE], job)
 
 
 def test_the_script_of_a_job_whose_hosts_stand_in_a_file_is_refused_where_they_are_several(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from colossalai_env.errors import InvalidSpec
 from colossalai_env.resolver import Claim, Invalid, Layer, NoMatch, Resolver, var
 from colossalai_env.testing import BrokenLaw, Capture, Layout, captures, environs, launch_as, layouts, replay
 from tests.processes import free_port
+from tests.warm import warm
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,7 @@ def test_processes_are_started_as_the_launcher_would(resolver: Resolver, job_id:
 def test_code_for_several_nodes_runs_on_one_machine(resolver: Resolver, job_id: str) -> None:
     """Hydra and Open MPI say no node's number: there one local rank for two tells that these are two nodes."""
     layout = attrs.evolve(TWO_NODES, port=free_port(), job_id=job_id)
-    ended = launch_as(resolver, layout, [sys.executable, "tests/programs/sum.py"], seconds=120)
+    ended = launch_as(resolver, layout, [warm(), "tests/programs/sum.py"], seconds=120)
     assert [one.code for one in ended] == [0] * 4, ended
     told = [json.loads(one.out.split("TOLD ")[1]) for one in ended]
     assert [(one["sum"], one["node_rank"], one["num_nodes"]) for one in told] == [

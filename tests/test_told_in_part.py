@@ -1,12 +1,12 @@
 """MASTER_ADDR and MASTER_PORT on some ranks only: exported before a launcher that does not pass them on to all."""
 
 import os
-import sys
 
 import pytest
 
 from colossalai_env._addresses import own_address
 from tests.processes import TELL, Ended, Processes, free_port
+from tests.warm import warm
 
 PROGRAM = f"""{TELL}
 import sys, torch, torch.distributed as dist, colossalai_env
@@ -28,7 +28,7 @@ def ranks(told: set[int], master: dict[str, str], timeout: int = 3600) -> list[E
             variables = {f"OMPI_COMM_WORLD_{name}": str(number) for name, number in task.items()}
             job = {"PMIX_NAMESPACE": f"prterun-vm-{os.getpid()}@1"}
             around = {**variables, **job, **(master if rank in told else {})}
-            processes.start([sys.executable, "-c", PROGRAM, str(timeout)], around)
+            processes.start([warm(), "-c", PROGRAM, str(timeout)], around)
         return processes.wait()
 
 

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import attrs
 
+from tests.ending import end_after
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -196,9 +198,10 @@ def main() -> None:
     if len(os.listdir("/proc/self/task")) > 1:
         sys.exit("the fork server has threads and must not fork")
     gc.freeze()  # what the children share is not looked through by each
+    imported = {*sys.modules}
     program = serve(control)
     if program is not None:
-        program()
+        end_after(program, imported)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,14 @@ from .launch import MPI
 from .slurm import TOOLS, Slurm
 from .testbed import HEAD, Bed, missing_tools
 
-RAN: dict[str, int] = {}
-"""How many tests ran on each cluster, by its name and release."""
+RAN = "ran on"
+"""The property of a report that says on which release of Slurm its test ran."""
+
+SAID: dict[Path, str] = {}
+"""The release and the cluster of each bed, by its folder."""
+
+PART = 60
+"""Tests that share a bed, where several processes run tests."""
 
 
 def obstacle() -> str:
@@ -56,17 +64,32 @@ def cluster_bed(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Bed]]
         yield cluster, up
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests on each cluster into parts that may run at once, each on a bed of its own."""
+    dealt = Counter[str]()
+    for item in items:
+        fixtures = {*item.fixturenames} if isinstance(item, pytest.Function) else set[str]()
+        if isinstance(item, pytest.Function) and {"bed", "cluster_bed"} & fixtures:
+            cluster = str(item.callspec.params["cluster_bed"]) if "cluster_bed" in fixtures else "installed"
+            part = "ranks" if "ranks" in fixtures else str(dealt[cluster] // PART)
+            dealt[cluster] += 1
+            item.add_marker(pytest.mark.xdist_group(f"{cluster} {part}"))
+
+
 @pytest.fixture(autouse=True)
 def release(request: pytest.FixtureRequest) -> None:
-    """Count the test for the Slurm that it runs on."""
+    """Note for the report on which Slurm the test runs."""
     for name in {"bed", "cluster_bed"} & {*request.fixturenames}:
         given = request.getfixturevalue(name)
         cluster, bed = given if name == "cluster_bed" else (CLUSTERS["installed"], given)
-        told = f"{bed.run(HEAD, ['srun', '--version']).out.strip()}, {cluster.name}"
-        RAN[told] = RAN.get(told, 0) + 1
+        if bed.folder not in SAID:
+            SAID[bed.folder] = f"{bed.run(HEAD, ['srun', '--version']).out.strip()}, {cluster.name}"
+        request.node.user_properties.append((RAN, SAID[bed.folder]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which releases of Slurm the tests ran on."""
-    for told, count in RAN.items():
-        terminalreporter.write_line(f"{count} tests ran on {told}")
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    told = [value for report in reports for name, value in report.user_properties if name == RAN]
+    for release, count in Counter(told).items():
+        terminalreporter.write_line(f"{count} tests ran on {release}")

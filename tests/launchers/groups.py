@@ -22,21 +22,23 @@ class Group:
     """Words after the script, for the ranks' own command line."""
     exported: tuple[str, ...] = ()
     """Variables that are set for all ranks."""
+    cold: bool = False
+    """Whether its ranks import torch themselves: Hydra's channel is for the process alone that it started."""
     torchrun: str = ""
     agents: tuple[tuple[str, str], ...] = ()
 
 
 GROUPS = [
-    Group("srun_block", "srun", "-N3 -n3 --exclusive", "gpu-a01"),
+    Group("srun_block", "srun", "-N3 -n3 --exclusive", "gpu-a01", cold=True),
     Group("srun_cyclic", "srun", "-N2 -n4 --exclusive --distribution=cyclic", "gpu-a01", 4),
     Group("srun_arbitrary", "srun", "-n3 -m arbitrary --nodelist={list121}", "gpu-b07"),
     Group("srun_odd_name", "srun", "-p odd -N2 -n2", "odd-host", 2),
     Group("srun_in_one_node", "srun", "-N1 -n2", "gpu-a01", 2),
     Group("openmpi4", "openmpi4", OMPI3, "gpu-b07"),
-    Group("openmpi5", "openmpi5", OMPI3, "gpu-b07"),
-    Group("prterun", "prterun", OMPI3, "gpu-b07"),
-    Group("mpich", "mpich", HYDRA3, "gpu-b07"),
-    Group("impi", "impi", HYDRA3, "gpu-b07"),
+    Group("openmpi5", "openmpi5", OMPI3, "gpu-b07", cold=True),
+    Group("prterun", "prterun", OMPI3, "gpu-b07", cold=True),
+    Group("mpich", "mpich", HYDRA3, "gpu-b07", cold=True),
+    Group("impi", "impi", HYDRA3, "gpu-b07", cold=True),
     Group("openmpi4_given", "openmpi4", OMPI3, "gpu-b07", script=("--host", "gpu-b07", "--port", "29611")),
     Group("openmpi5_given", "openmpi5", OMPI3, "gpu-b07", script=("--host", "gpu-b07", "--port", "29612")),
     Group("mpich_given", "mpich", HYDRA3, "gpu-b07", script=("--host", "gpu-b07", "--port", "29613")),

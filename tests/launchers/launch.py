@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.warm import warm
+
 from .testbed import HEAD, Bed, Ran, wait_until
 
 MPI = Path(sys.prefix) / "mpi"
@@ -77,9 +79,11 @@ def within(bed: Bed, outer: str, inner: Sequence[str], folder: Path) -> Ran:
     if ran.code:
         return ran
     queued = ["squeue", "--noheader", "--job", ran.out.strip()]
-    wait_until(
-        lambda: not bed.run(HEAD, queued).out.strip(), f"job {ran.out.strip()} ends", 60
-    )  # sbatch --wait looks each 10 s
+    wait_until(  # sbatch --wait looks each 10 s
+        lambda: any(folder.glob("job.code.*")) and not bed.run(HEAD, queued).out.strip(),
+        f"job {ran.out.strip()} ends",
+        60,
+    )
     codes = [int(path.read_text()) for path in folder.glob("job.code.*")]
     return Ran(max(codes, default=1), out.read_text() if out.exists() else "", ran.err)
 
@@ -112,8 +116,7 @@ def agents(
     pairs = list(options.items()) if isinstance(options, Mapping) else list(options)
     env = {"LOGLEVEL": "INFO"}
     started = [
-        (host, bed.start(host, [sys.executable, "-m", module, *shlex.split(words), *program], env))
-        for host, words in pairs
+        (host, bed.start(host, [warm(), "-m", module, *shlex.split(words), *program], env)) for host, words in pairs
     ]
     ended: list[tuple[str, Ran]] = []
     for host, process in started:

@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from colossalai_env_slurm import SLURM
+
+from colossalai_env import ColossalaiEnvError, DistSpec, resolve
+from colossalai_env.resolver import Environ
+from tests.warm import warm
 
 from .launch import LABELS, agents, command, labelled, within
 from .scenarios import HOSTFILES, Scenario
 from .slurm import Slurm
 from .testbed import ROOT, Bed, Ran
 
-PROBE = [sys.executable, str(ROOT / "tests/launchers/probe.py")]
+PROBE = [sys.executable, "-SE", str(ROOT / "tests/launchers/probe.py")]
+
+LAUNCHERS = (
+    "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "SLURM", "OMPI_", "PMI", "PRTE_",
+    "MPI_", "HYDRA_", "I_MPI_", "MPIR_", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+)  # fmt: skip
+"""Beginnings of the names of variables that launchers set."""
+
+SECRET = ("precondition_transports", "TOKEN", "KEY", "SECRET", "PASSWORD")
 
 ALIASES = {"odd-host": "cn001"}
 """Slurm's name for a host that bears another."""
@@ -45,7 +59,7 @@ class Launch:
 
 def lacking(bed: Bed, scenario: Scenario) -> str:
     """Say what this Slurm lacks for a scenario, or nothing."""
-    if scenario.since > Slurm(bed).version():
+    if scenario.since and scenario.since > Slurm(bed).version():
         return f"Slurm {'.'.join(map(str, Slurm(bed).version()))} cannot do it yet"
     if "--mpi=pmix" in scenario.options and "pmix" not in Slurm(bed).run("srun", "--mpi=list").out:
         return "this Slurm has no PMIx"
@@ -67,8 +81,8 @@ def record(bed: Bed, scenario: Scenario) -> list[Launch]:
     env = {name: value.format(**names) for name, value in scenario.env.items()}
     program = [*PROBE, str(folder), *(["--layout"] if scenario.kind == "srun" else [])]
     if scenario.torchrun:
-        words = [sys.executable, "-m", "torch.distributed.run", "--tee", "3", "--log-dir", "/tmp/torch"]
-        program = [*words, *shlex.split(scenario.torchrun), PROBE[1], str(folder)]
+        words = [warm(), "-m", "torch.distributed.run", "--tee", "3", "--log-dir", "/tmp/torch"]
+        program = [*words, *shlex.split(scenario.torchrun), PROBE[-1], str(folder)]
     inner = command(bed, scenario.kind, options, program, scenario.more)
     if scenario.torchrun:
         env["LOGLEVEL"] = "INFO"
@@ -92,8 +106,34 @@ def _launch(scenario: Scenario, name: str, typed: list[str], ran: Ran, folder: P
 
 
 def _tasks(told: Mapping[int, dict[str, Any]], truths: Mapping[int, dict[str, Any]]) -> list[Task]:
-    keep = ("hostname", "argv", "rank_env", "resolved")
-    return [Task(**{name: task[name] for name in keep}, truth=truths[rank]) for rank, task in told.items()]
+    return [_task(task, truths[rank]) for rank, task in told.items()]
+
+
+def _task(told: dict[str, Any], truth: dict[str, Any]) -> Task:
+    environ = Environ(told["environment"], told["argv"])
+    variables = {
+        name: "<redacted>" if any(word in name for word in SECRET) else value
+        for name, value in sorted(environ.variables.items())
+        if name.startswith(LAUNCHERS)
+    }
+    return Task(told["hostname"], told["argv"], variables, _resolved(environ), truth)
+
+
+def _resolved(environ: Environ) -> dict[str, Any]:
+    """Return the spec, or the error, as plain values."""
+    try:
+        spec = resolve(env=environ.variables, argv=environ.argv)
+    except ColossalaiEnvError as error:
+        return {"error": type(error).__name__, "text": str(error)}
+    names = ("rank", "world_size", "local_rank", "local_world_size", "node_rank", "num_nodes", "host", "port", "job_id")
+    told = {"resolver": spec.resolver, **{name: getattr(spec, name) for name in names}}
+    return {**told, **_open_host(spec, environ)} if spec.resolver == "slurm" and spec.host is None else told
+
+
+def _open_host(spec: DistSpec, environ: Environ) -> dict[str, Any]:
+    """Return where rank 0's host would be told."""
+    place = SLURM.directory and SLURM.directory(spec, environ)
+    return {"directory": place.host, "serves": place.serves} if place else {}
 
 
 def _shown(scenario: Scenario, typed: list[str], folder: Path) -> str:
@@ -182,7 +222,7 @@ LOCAL = re.compile(r"\[default(\d+)\]: ?PROBE (\S+)")
 
 
 def _torchrun(bed: Bed, scenario: Scenario, folder: Path) -> Launch:
-    words = ["--tee", "3", "--log-dir", "/tmp/torch", PROBE[1], str(folder), *shlex.split(scenario.words)]
+    words = ["--tee", "3", "--log-dir", "/tmp/torch", PROBE[-1], str(folder), *shlex.split(scenario.words)]
     ended = agents(bed, scenario.agents, words, scenario.module)
     logs = {str(index): (ran.out, ran.err) for index, (_, ran) in enumerate(ended)}
     typed = "; ".join(f"[{host}] python -m {scenario.module} {options}" for host, options in scenario.agents)

@@ -3,10 +3,11 @@
 import json
 import re
 import shlex
-import sys
 
 import attrs
 import pytest
+
+from tests.warm import warm
 
 from .clusters import Cluster
 from .launch import command, within
@@ -72,7 +73,7 @@ def start(bed: Bed, job: Job, around: list[str]) -> Ran:
     hosts.write_text(
         "".join(f"{name}\n" for name in ("gpu-b07", "gpu-a01", "gpu-b07", "gpu-a02", "gpu-b07", "gpu-a01"))
     )
-    program = [*around, sys.executable, str(ROOT / "tests/programs/sum.py")]
+    program = [*around, warm(), str(ROOT / "tests/programs/sum.py")]
     words = command(bed, "srun", job.options.format(hosts=hosts), program)
     if job.outer:
         folder = bed.folder / "jobs" / f"{job.name}-{'-'.join(around[-1:]).replace('/', '')}"

@@ -4,13 +4,13 @@ import json
 import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.pace import pace
 from tests.tutorial import SCRIPTS, Block, assert_trained, blocks
+from tests.warm import torchrun, warm
 
 from .groups import GROUPS, HYDRA3, OMPI3, Group
 from .launch import agents, command
@@ -38,9 +38,9 @@ def start(bed: Bed, group: Group) -> list[Ran]:
     script = [str(PROGRAMS / "train.py"), *group.script]
     if group.agents:
         return [ran for _, ran in agents(bed, group.agents, script)]
-    program = [sys.executable, *script]
+    program = [sys.executable if group.cold else warm(), *script]
     if group.torchrun:
-        program = [sys.executable, "-m", "torch.distributed.run", *shlex.split(group.torchrun), *script]
+        program = [*torchrun(), *shlex.split(group.torchrun), *script]
     if group.exported:
         program = ["env", *group.exported, *program]
     return [bed.run(HEAD, command(bed, group.kind, options, program), env)]
@@ -69,7 +69,7 @@ def test_the_forms_of_the_launch_page_train_over_hosts(
 ) -> None:
     folder = ROOT / "examples" / "launch"
     config = ["--config", str(folder / "config.py")] if words else []
-    program = [sys.executable, str(folder / script), "--backend=gloo", *words, *config]
+    program = [warm(), str(folder / script), "--backend=gloo", *words, *config]
     ran = bed.run(HEAD, command(bed, kind, options, program))
     assert ran.code == 0, f"{ran.out}\n{ran.err}"
     resolver = {"from_slurm.py": "slurm", "from_openmpi.py": "openmpi"}[script]
@@ -80,7 +80,8 @@ def test_the_forms_of_the_launch_page_train_over_hosts(
 @pytest.mark.parametrize(("kind", "options"), [("srun", "-N3 -n4 --exclusive"), ("openmpi4", OMPI3), ("mpich", HYDRA3)])
 def test_the_check_draws_the_map_of_a_job_over_hosts(bed: Bed, kind: str, options: str) -> None:
     drawn = bed.folder / f"{kind}.svg"
-    program = [str(Path(sys.executable).parent / "colossalai-env"), "check", "--largest", "512", "--svg", str(drawn)]
+    python = sys.executable if kind == "mpich" else warm()  # Hydra speaks with the process alone that it started
+    program = [python, "-m", "colossalai_env", "check", "--largest", "512", "--svg", str(drawn)]
     ran = bed.run(HEAD, command(bed, kind, options, program))
     assert ran.code == 0, f"{ran.out}\n{ran.err}"
     for host in ("gpu-a01", "gpu-a02", "gpu-b07"):
@@ -93,7 +94,7 @@ def test_the_check_of_a_launch_without_a_rank_ends_everywhere(bed: Bed) -> None:
     words = [
         "sh",
         "-c",
-        f"test $SLURM_PROCID = 1 || {sys.executable} -m colossalai_env check --timeout {8 * pace():.0f}",
+        f"test $SLURM_PROCID = 1 || {warm()} -m colossalai_env check --timeout {8 * pace():.0f}",
     ]
     ran = bed.run(HEAD, command(bed, "srun", "-N3 -n3 --exclusive", words))
     assert ran.code == 1
@@ -104,14 +105,14 @@ def test_the_check_of_a_launch_without_a_rank_ends_everywhere(bed: Bed) -> None:
 @pytest.mark.parametrize("block", [block for block in blocks() if block.starter == "srun"], ids=str)
 def test_the_slurm_commands_of_the_tutorial_train(bed: Bed, block: Block) -> None:
     for line in block.lines:
-        words = [sys.executable if word == "python" else word for word in line.split()]
+        words = [warm() if word == "python" else word for word in line.split()]
         ran = bed.run(HEAD, [str(SCRIPTS / word) if word.endswith(".py") else word for word in words])
         assert ran.code == 0, f"{ran.out}\n{ran.err}"
         assert_trained(block, ran.out)
 
 
 def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:
-    program = shlex.join([sys.executable, str(PROGRAMS / "train.py")])
+    program = shlex.join([warm(), str(PROGRAMS / "train.py")])
     step = f"srun --exact -N2 -n2 --ntasks-per-node=1 {program}"
     ran = Slurm(bed).run("salloc", "-N2", "-n4", "--exclusive", "sh", "-c", f"{step} & {step} & wait")
     ranks = told(ran)
@@ -122,7 +123,7 @@ def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:
 
 
 def test_a_job_that_is_started_again_on_the_same_nodes_meets_again(bed: Bed) -> None:
-    program = shlex.join([sys.executable, str(PROGRAMS / "train.py")])
+    program = shlex.join([warm(), str(PROGRAMS / "train.py")])
     script = f"for again in 1 2; do srun -N2 -n2 {program}; done"
     ranks = told(Slurm(bed).run("salloc", "-N2", "-n2", "--exclusive", "sh", "-c", script))
     assert [one["rank"] for one in ranks] == [0, 0, 1, 1]

@@ -14,7 +14,8 @@ from tests.libraries.used import USED, Told, Who, distributed
 
 
 def tell(told: Told) -> None:
-    sys.stdout.write(f"TOLD {json.dumps(told)}\n")
+    """Print a line, which begins on a line of its own: another rank may be in the middle of one."""
+    sys.stdout.write(f"\nTOLD {json.dumps(told)}\n")
     sys.stdout.flush()
 
 

@@ -5,8 +5,8 @@ They are installed in an environment of their own, where `make test-libraries` r
 
 import json
 import math
+import os
 import shutil
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -15,8 +15,9 @@ from colossalai_env_slurm import SLURM
 
 from colossalai_env.testing import Layout, launch_as
 from tests.libraries.used import Told
-from tests.processes import TORCHRUN, run
+from tests.processes import run
 from tests.tutorial import ROOT
+from tests.warm import torchrun, warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.libraries]
 
@@ -26,7 +27,8 @@ SECONDS = 240
 
 QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
-STEP = Layout(hosts=("n1",), nodes=(0,) * SIZE, job_id="212.0")
+STEP = Layout(hosts=("n1",), nodes=(0,) * SIZE, job_id=f"{os.getpid()}.0")
+"""Of this process alone: the port is derived from it."""
 
 LAUNCHES = [
     ("ddp", "device_mesh", "fsdp2", "dcp", "torchmetrics", "ignite"),
@@ -46,7 +48,7 @@ PACKAGES = {
 
 
 def by_torchrun(words: Sequence[str]) -> list[str]:
-    ended = run([*TORCHRUN, "--standalone", f"--nproc-per-node={SIZE}", "-m", "tests.libraries.rank", *words], QUIET)
+    ended = run([*torchrun(), "--standalone", f"--nproc-per-node={SIZE}", "-m", "tests.libraries.rank", *words], QUIET)
     assert ended.code == 0, ended.err
     return ended.lines("TOLD ")
 
@@ -56,14 +58,14 @@ def by_mpirun(words: Sequence[str]) -> list[str]:
     if mpirun is None:
         pytest.skip("Open MPI is not installed")
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(SIZE), sys.executable]
+    command = [mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(SIZE), warm()]
     ended = run([*command, "-m", "tests.libraries.rank", *words], QUIET | root)
     assert ended.code == 0, ended.err
     return ended.lines("TOLD ")
 
 
 def as_slurm(words: Sequence[str]) -> list[str]:
-    program = [sys.executable, "-m", "tests.libraries.rank", *words]
+    program = [warm(), "-m", "tests.libraries.rank", *words]
     ended = launch_as(SLURM, STEP, program, env=QUIET, seconds=SECONDS)
     assert [one.code for one in ended] == [0] * SIZE, "\n".join(one.err for one in ended)
     lines = [line for one in ended for line in one.out.splitlines()]

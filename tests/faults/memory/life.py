@@ -18,7 +18,7 @@ from tests.faults.model import Bystander, Fault, Process, Rank
 from tests.faults.runner import Record
 
 from .network import Network
-from .world import Stopped, World
+from .world import Actor, Stopped, World
 
 CAP = 40.0
 """Seconds after which a fault is ended."""
@@ -120,10 +120,12 @@ class Life:
         me, members = self.world.me, self.world.members[self.prefix]
         me.sums += 1
         mine = me.sums
-        self.world.wait(
-            lambda: any(one.dead for one in members.values()) or all(one.sums >= mine for one in members.values())
-        )
-        if not all(one.sums >= mine for one in members.values()):
+
+        def short() -> list[Actor]:
+            return [one for one in members.values() if one.sums < mine]
+
+        self.world.wait(lambda: not short() or any(one.gone for one in short()))
+        if short():
             self.world.say("collective failed", kind="RuntimeError", text="a peer is gone")
             return False
         told = [
