@@ -244,7 +244,7 @@ def _yaml(path: str, text: bytes) -> object:
     try:
         import yaml
     except ImportError as error:
-        raise InvalidConfig(path, "reading YAML needs PyYAML: pip install 'colossalai-env[yaml]'", None) from error
+        raise InvalidConfig(path, "reading YAML needs PyYAML: pip install PyYAML", None) from error
     import re
 
     class Loader(yaml.SafeLoader):

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from ._arguments import arguments
+from ._arguments import arguments, unread
 from ._candidates import Candidate
 from ._derived import allowed, is_asked_for
 from ._resolution import Resolution, examine
@@ -30,7 +30,7 @@ class Explanation:
         lines += [f"Warning: {warning}" for warning in self.resolution.warnings]
         outcome = self.resolution.outcome
         if isinstance(outcome, ColossalaiEnvError):
-            return "\n".join([*lines, f"{type(outcome).__name__}: {outcome}"])
+            return "\n".join([*lines, f"{type(outcome).__name__}: {outcome}", where_told(type(outcome).__name__)])
         width = max(len(name) for name in FIELDS)
         lines.append(f"Answer: {outcome}")
         lines += [f"  {name:{width}}  {self._told(outcome, name)}" for name in FIELDS if name != "resolver"]
@@ -105,6 +105,11 @@ class Explanation:
         return f"{value}  <- {source}" if source else f"{value}"
 
 
+def where_told(error: str) -> str:
+    """Return where the pages say of an error when it is raised and what to do."""
+    return f"More about it: docs/reference/errors.md#{error.lower()}"
+
+
 def explain(
     *,
     env: Mapping[str, str] | None = None,
@@ -127,6 +132,9 @@ def explain(
         return Explanation(Resolution((), error))
     environ = Environ.snapshot(env, argv)
     resolution = examine(environ, given, resolver, explained=True)
+    if isinstance(resolution.outcome, DistSpec):
+        warnings = (*resolution.warnings, *unread(environ, resolution.outcome))
+        resolution = resolution._replace(warnings=warnings)
     return Explanation(resolution, _will_be_asked(resolution, environ))
 
 

@@ -46,10 +46,15 @@ class Peer:
     """One rank of the job as it said itself in the roll call."""
 
     rank: int
+    """This rank among all, from 0."""
     host: str
+    """The name of its host."""
     pid: int
+    """Its process id on that host."""
     node_rank: int
+    """Its node among all, from 0; under torchrun, its agent."""
     local_rank: int
+    """This rank among those of its node, from 0."""
     device: str
     """Its accelerator: the beginning of its UUID, such as ``GPU-5ea2c0d1-7d2c``, or else ``cuda:0``; or ``cpu``."""
 
@@ -151,6 +156,8 @@ class Job:
         if self._closed:
             return
         if not isinstance(self._connected, Adopted):
+            if self._connected is not None:
+                self._connected.settle()
             destroy()
         if self._connected is not None:
             self._connected.close()

@@ -14,7 +14,7 @@ from . import _hardware as hardware
 from . import _process_group as process_group
 from ._addresses import Endpoint, own_address
 from ._adopt import adopt
-from ._arguments import Given, arguments
+from ._arguments import Given, arguments, unread
 from ._candidates import Candidate
 from ._children import doubt, refuse_child, refuse_import
 from ._combination import MASTER
@@ -74,13 +74,17 @@ def init_from_env(
 ) -> Job:
     """Join the process group of the job in which this process was started.
 
-    The launcher is found as `resolve` finds it; keywords and the parsed namespace `args` override.
-    `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep
-    torch's own. `device` is an accelerator or ``cpu``; where no backend is named, the one that fits it is taken.
+    The launcher is found as `resolve` finds it, by `resolver` alone where one is named. `rank`, `world_size`,
+    `local_rank`, `host`, `port` and `backend` override what it says, and so do those of the parsed namespace `args`.
+
+    `timeout` bounds the wait for the other ranks, in seconds (default 300); collectives keep torch's own. `device` is
+    ``cpu``, an accelerator such as ``cuda:1``, or its number; where it is left out, each process takes one of its own.
+    Where no backend is named, the one that fits the device is taken.
+
     `config`, a path or a mapping, is read by `load_config` and becomes `Job.config`. `seed` seeds random, numpy and
-    torch. `export` sets ``RANK`` and its kin for libraries that read them, until the job is closed (`Job.export`).
-    `attach` makes a job of the process group in which this process is already, made by others: all its ranks call, and
-    the group stays when the job is closed.
+    torch, alike on all ranks. `export` sets ``RANK`` and its kin for libraries that read them, until the job is closed
+    (`Job.export`). `attach` makes a job of the process group in which this process is already, made by others: all its
+    ranks call, and the group stays when the job is closed.
 
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
@@ -135,8 +139,9 @@ def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given])
         report_failure(outcome, resolution, environ, given)
         raise outcome
     refuse_child(outcome)
-    for warning in _doubts(resolution, outcome, environ) if outcome.rank == 0 else ():
-        log.warning("%s", warning)
+    if outcome.rank == 0:
+        for warning in (*_doubts(resolution, outcome, environ), *unread(environ, outcome)):
+            log.warning("%s", warning)
     return outcome
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ._arguments import NOT_GIVEN, arguments
+from ._arguments import NOT_GIVEN, Default, arguments
 from ._config import ConfigLike
 from ._job import Job
 from ._join import init_from_env
@@ -39,12 +39,13 @@ CALLS = {
 def get_default_parser() -> argparse.ArgumentParser:
     """Return a parser for ``--config --host --port --world_size --rank --local_rank --backend``, for more to be added.
 
-    Each name is taken with dashes too. Numbers are plain decimals.
+    Each name is taken with dashes too. Numbers are plain decimals. Where no backend is typed, launch functions take
+    ``nccl``, and `init_from_env` with `args` the one that fits the device.
     """
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--config", help="the config file (.py, .toml, .json or .yaml)")
     add_rank_options(parser)
-    parser.add_argument("--backend", default="nccl", help="torch's backend: nccl on GPUs, gloo on CPUs")
+    parser.add_argument("--backend", default=Default("nccl"), help="torch's backend: nccl on GPUs, gloo on CPUs")
     return parser
 
 

@@ -12,7 +12,7 @@ project = "colossalai-env"
 version = release = version_of(project)
 project_copyright = "the authors of colossalai-env"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -43,7 +43,9 @@ html_title = f"{project} {version}"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sphinx = False
-html_copy_source = False
+html_theme_options = {"top_of_page_buttons": ["view"]}
+
+copybutton_prompt_text = "$ "
 
 
 PUBLIC = ("colossalai_env", "colossalai_env.resolver", "colossalai_env.errors", "colossalai_env.testing")

@@ -210,3 +210,19 @@ def test_what_is_no_config_is_refused(tmp_path: Path) -> None:
 def test_yaml_merges_are_no_repetition(tmp_path: Path) -> None:
     text = "base: &base {lr: 1, decay: 2}\nfine:\n  <<: *base\n  lr: 3\n"
     assert load_config(written(tmp_path, "config.yaml", text)).fine == {"lr": 3, "decay": 2}
+
+
+def test_omegaconfs_mappings_and_lists_are_taken_as_they_resolve() -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    given = omegaconf.OmegaConf.create({"lr": 0.1, "optimizer": {"lr": "${lr}", "betas": [0.9, 0.99]}})
+    config = load_config(given)
+    assert config.to_dict() == {"lr": 0.1, "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}}
+    assert config.optimizer.betas == (0.9, 0.99)
+    given.lr = 0.2
+    assert config.lr == 0.1
+
+
+def test_an_entry_that_omegaconf_still_misses_is_named() -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    with pytest.raises(omegaconf.MissingMandatoryValue, match=r"optimizer\.lr"):
+        load_config(omegaconf.OmegaConf.create({"optimizer": {"lr": "???"}}))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pluggy
 import pytest
 from sybil import Example, Sybil
@@ -49,6 +50,15 @@ def test_every_public_name_and_hook_has_its_entry(built: str) -> None:
     hooks = {f"{hookspecs.__name__}.{name}" for name in vars(manager.hook) if not name.startswith("_")}
     assert hooks
     assert (names | hooks) - entries == set()
+
+
+def test_every_member_of_what_a_user_gets_has_its_entry(built: str) -> None:
+    entries = set(re.findall(r'<dt class="sig [^>]* id="([\w.]+)"', built))
+    fields = {f"Peer.{field.name}" for field in attrs.fields(colossalai_env.Peer)}
+    fields |= {f"DistSpec.{field.name}" for field in attrs.fields(colossalai_env.DistSpec)}
+    with colossalai_env.init_from_env(device="cpu") as job:
+        fields |= {f"Job.{name}" for name in dir(job) if not name.startswith("_")}
+    assert {f"colossalai_env.{name}" for name in fields} - entries == set()
 
 
 def test_every_error_has_its_section_with_its_message_and_no_other() -> None:

@@ -12,8 +12,8 @@ from colossalai_env.errors import ColossalaiEnvError, LostRanks, RankFailed
 
 from .entered import Entered
 from .protocol import keys
+from .protocol.connecting import announce, monitor_connect, part, report_connect_failure, settle
 from .protocol.connecting import close as depart
-from .protocol.connecting import monitor_connect, part, report_connect_failure
 from .protocol.report import RankReport, named, read_reports
 from .protocol.requests import post, read
 from .protocol.timing import SILENCE
@@ -81,7 +81,10 @@ class Gathered:
             with suppress(StoreLost):
                 entered.client.drive(part(entered.frame.deadline, entered.served), entered.frame.deadline)
             raise
-        self._post({keys.CONNECTED.of(entered.rank): "1"})
+        try:
+            entered.client.drive(announce(entered.rank), entered.frame.deadline)
+        except StoreLost:
+            log.debug("could not report that the group is made")
         return Connected(entered)
 
     def fail(self, mine: RankReport) -> None:
@@ -125,6 +128,12 @@ class Connected:
     def reports(self) -> list[RankReport]:
         """Read what all ranks reported."""
         return read_reports(self.entered.client.drive(read(keys.REPORTS.name)))
+
+    def settle(self) -> None:
+        """Wait for ranks that are still connecting, which this rank's leaving would cut off."""
+        entered = self.entered
+        with suppress(StoreLost):
+            entered.client.drive(settle(entered.frame.identity.others + 1, entered.frame.deadline))
 
     def close(self) -> None:
         """Report this rank's end; whoever serves the store keeps it for a moment for those that still use it."""

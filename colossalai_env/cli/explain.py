@@ -7,6 +7,8 @@ Examples:
   env > dump; colossalai-env explain --env-file dump -- --rank 3 --world_size 4
   colossalai-env explain --env-file /proc/4711/environ
 
+docs/reference/errors.md says of each error when it is raised and what to do.
+
 """
 
 import argparse
@@ -18,7 +20,7 @@ from typing import Any, cast
 
 import attrs
 
-from colossalai_env._explain import Explanation, explain
+from colossalai_env._explain import Explanation, explain, where_told
 from colossalai_env.environ import Environ
 from colossalai_env.errors import ColossalaiEnvError
 
@@ -89,6 +91,7 @@ def _show(explanation: Explanation) -> None:
         show_text(f"Warning: {warning}")
     if "error" in report:
         show_text(f"{report['error']['type']}: {report['error']['message']}")
+        show_text(where_told(report["error"]["type"]))
         return
     fields = report["spec"].items()
     show_table(

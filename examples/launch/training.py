@@ -1,6 +1,5 @@
-"""What all the launch examples do once they are in the group: fit a line, all ranks together."""
+"""What all the launch examples do in the group: fit a line, all ranks together."""
 
-import sys
 from typing import Any
 
 import torch
@@ -10,9 +9,9 @@ from colossalai_env import Job
 
 
 def train(job: Job) -> float:
-    """Train as the job's config states; rank 0 prints the result. Return the last loss."""
+    """Train as the config states; rank 0 prints the result. Return the last loss."""
     config = job.config
-    samples = torch.rand(config.SAMPLES, 1)  # the same on all ranks: they have one seed
+    samples = torch.rand(config.SAMPLES, 1)  # alike on all ranks: they have one seed
     inputs = samples[job.rank :: job.world_size].to(job.device)
     targets = 3 * inputs + 1
     model = DistributedDataParallel(torch.nn.Linear(1, 1).to(job.device))
@@ -21,9 +20,11 @@ def train(job: Job) -> float:
     for _ in range(config.EPOCHS):
         for batch in range(0, len(inputs), config.BATCH):
             optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(model(inputs[batch:][: config.BATCH]), targets[batch:][: config.BATCH])
+            some = slice(batch, batch + config.BATCH)
+            loss = torch.nn.functional.mse_loss(model(inputs[some]), targets[some])
             torch.autograd.backward(loss)
             optimizer.step()
     if job.rank == 0:
-        sys.stdout.write(f"{job.world_size} processes, {job.spec.resolver}: loss {loss.item():.6f}\n")
+        who = f"{job.world_size} processes, {job.spec.resolver}"
+        print(f"{who}: loss {loss.item():.6f}", flush=True)
     return loss.item()

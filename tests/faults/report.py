@@ -7,22 +7,20 @@ from typing import Any
 from .model import Fault, Rank
 from .runner import Record, Trace
 
-LIBRARIES = {"torch": "plain torch", "colossalai_env": "colossalai-env"}
+LIBRARIES = {"colossalai_env": "colossalai-env", "torch": "plain torch"}
 
 
 def table(faults: Iterable[Fault], records: Mapping[str, Mapping[str, Record]]) -> str:
     """Write the sums for each library and a Markdown table with a row for each fault."""
-    head = ["Fault"]
-    for library in records:
-        head += [f"{LIBRARIES[library]}: until the last rank had ended", "what was said"]
-    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
+    lines: list[Sequence[str]] = [["Fault", *(LIBRARIES[library] for library in records)], ["---"] * (len(records) + 1)]
     for fault in faults:
-        row = [fault.story]
+        row = [_cell(fault.story)]
         for played in records.values():
             record = played.get(fault.name)
-            row += ["", f"not put to it: {fault.plain}"] if record is None else [seconds(record), said(record)]
+            told = [f"Not put to it: {fault.plain}"] if record is None else [seconds(record), *statements(record)]
+            row.append("<br>".join(map(_cell, told)))
         lines.append(row)
-    text = "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     sums = "".join(f"- {_sums(library, list(played.values()))}\n" for library, played in records.items())
     return f"{sums}\n{text}"
 
@@ -48,10 +46,15 @@ def mixed(record: Record) -> bool:
 
 def said(record: Record) -> str:
     """Put together what was said, each thing once, with who said it."""
+    return "; ".join(statements(record))
+
+
+def statements(record: Record) -> list[str]:
+    """Return what was said, each thing once, with who said it."""
     heard: dict[str, list[str]] = {}
     for trace in _ranks(record):
         heard.setdefault(_outcome(trace), []).append(trace.process.name)
-    return "; ".join(f"{', '.join(names)}: {words}" for words, names in heard.items())
+    return [f"{', '.join(names)}: {words}" for words, names in heard.items()]
 
 
 def _ranks(record: Record) -> list[Trace]:
@@ -89,7 +92,7 @@ def _outcome(trace: Trace) -> str:
     for event in reversed(trace.events):
         match event["seen"]:
             case "raised" | "collective failed":
-                return f"{event['kind']}: {_short(event['text'])}"
+                return f"{event['kind']}: {_sentence(event['text'])}"
             case "summed":
                 return _summed(trace, event)
             case "returned" if trace.ended is not None:
@@ -109,9 +112,8 @@ def _summed(trace: Trace, event: dict[str, Any]) -> str:
     return "starts" if right and jobs == 1 else f"starts with ranks of {jobs} job(s), sum {event['sum']}"
 
 
-def _short(text: str) -> str:
-    line = re.sub(r"\s+", " ", re.sub(r"\[[^\]]*\.(cc|cpp):\d+\] ", "", text.strip().partition("\n")[0]))
-    return line if len(line) <= 160 else f"{line[:157]}..."
+def _sentence(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"\[[^\]]*\.(cc|cpp):\d+\] ", "", text.strip().partition("\n")[0]))
 
 
 def _cell(text: str) -> str:

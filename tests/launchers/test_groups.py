@@ -3,19 +3,21 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from typing import Any
 
 import pytest
 
 from tests.pace import pace
+from tests.pages import EXAMPLES, FENCE, commands
 from tests.tutorial import SCRIPTS, Block, assert_trained, blocks
 from tests.warm import torchrun, warm
 
 from .groups import GROUPS, HYDRA3, OMPI3, Group
 from .launch import agents, command
 from .slurm import Slurm
-from .testbed import HEAD, ROOT, Bed, Ran
+from .testbed import HEAD, ROOT, Bed, Ran, wait_until
 
 pytestmark = pytest.mark.launchers
 
@@ -109,6 +111,60 @@ def test_the_slurm_commands_of_the_tutorial_train(bed: Bed, block: Block) -> Non
         ran = bed.run(HEAD, [str(SCRIPTS / word) if word.endswith(".py") else word for word in words])
         assert ran.code == 0, f"{ran.out}\n{ran.err}"
         assert_trained(block, ran.out)
+
+
+def shell(bed: Bed, folder: Path, script: str) -> Ran:
+    """Run a script of a page on the head host, in a folder with the examples."""
+    if not folder.exists():
+        shutil.copytree(EXAMPLES, folder)
+    return bed.run(HEAD, ["bash", "-ec", f"cd {folder}\n{script}"])
+
+
+def batch(bed: Bed, folder: Path) -> int:
+    """Submit the batch script, stop it as the end of its time would, and return the epoch with which it began."""
+    slurm = Slurm(bed)
+    ran = shell(bed, folder, "sed -i 's/--epochs 100$/--epochs 100000/' train.sbatch\nsbatch --parsable train.sbatch")
+    assert ran.code == 0, ran.err
+    job = ran.out.strip()
+    try:
+        logs = [folder / f"train-{job}-{rank}.out" for rank in range(4)]
+        wait_until(lambda: logs[0].exists() and "loss" in logs[0].read_text(), "the first epoch is over", 60)
+        assert all(log.exists() for log in logs)
+        assert slurm.run("scancel", "--signal=USR1", job).code == 0
+        queued = ["--noheader", "--format=%T %r", "--job", job]
+        wait_until(lambda: slurm.run("squeue", *queued).out.split() == ["PENDING", "BeginTime"], "it is requeued", 60)
+    finally:
+        slurm.run("scancel", job)
+    (begun,) = re.findall(r"4 ranks begin with epoch (\d+)", logs[0].read_text())
+    return int(begun)
+
+
+def test_the_batch_script_saves_at_the_signal_is_requeued_and_goes_on(bed: Bed) -> None:
+    """Slurm starts a requeued job after two minutes, which are not waited for: a second job goes on in its place."""
+    assert batch(bed, bed.folder / "batch") == 0
+    assert batch(bed, bed.folder / "batch") > 0
+
+
+def test_the_line_that_checks_a_launch_under_slurm_draws_its_map(bed: Bed) -> None:
+    (block,) = commands("docs/how-to/run-under-slurm.md")
+    ran = shell(bed, bed.folder / "checked", block.text)
+    assert ran.code == 0, ran.err
+    assert "All ranks met, and their sums are right." in ran.out
+
+
+def test_the_first_group_of_the_front_page_is_made_by_srun(bed: Bed) -> None:
+    found = FENCE.findall((ROOT / "README.md").read_text())
+    script = next(text for language, text in found if language == "python")
+    line = next(line for _, text in found for line in text.splitlines() if line.startswith("srun"))
+    size = int(re.findall(r"--ntasks=(\d+)", line)[0])
+    folder = bed.folder / "front"
+    shell(bed, folder, "true")
+    (folder / "train.py").write_text(script)
+    ran = shell(bed, folder, line)
+    assert ran.code == 0, ran.err
+    assert sorted(re.findall(rf"rank (\d) of {size} on cpu: {size}$", ran.out, re.MULTILINE)) == [
+        *map(str, range(size))
+    ]
 
 
 def test_two_steps_of_one_job_at_once_meet_apart(bed: Bed) -> None:

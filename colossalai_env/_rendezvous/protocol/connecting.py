@@ -103,6 +103,20 @@ def _until(deadline: Deadline) -> float:
     return deadline.clock() + min(PART, max(0.0, deadline.remaining + PART_LATEST))
 
 
+def announce(rank: int) -> Protocol[None]:
+    """Report that this rank's group is made."""
+    yield from post({keys.CONNECTED.of(rank): "1"})
+    yield from add(keys.MADE.name, 1)
+
+
+def settle(world_size: int, deadline: Deadline) -> Protocol[None]:
+    """Wait until all ranks have made the group, or cannot: a rank that leaves before cuts off those that connect."""
+    while (yield from add(keys.MADE.name, 0)) < world_size and deadline.remaining + CONNECT_LATEST > 0:
+        if (yield from read(keys.BROKEN.name)) is not None:
+            return
+        yield from pause(0.01)
+
+
 def close(deadline: Deadline, others: int) -> Protocol[None]:
     """Leave a job that is done; whoever serves the store for `others` waits a moment for them to close, too."""
     if not others:

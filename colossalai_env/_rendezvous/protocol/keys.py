@@ -45,6 +45,7 @@ WATCHES = Key(
 )
 BROKEN = Key("broken", "whoever finds that the group cannot be made", "all ranks", "while the group is made")
 PARTED = Key("parted", "each rank that leaves a group that failed adds 1", "rank 0", "before it ends the store")
+MADE = Key("made", "each rank whose group is made adds 1", "a rank that closes its job", "before it leaves the others")
 CLOSED = Key("closed", "each rank that closes its job adds 1", "rank 0", "before it ends the store")
 
 TABLE = tuple(value for value in globals().values() if isinstance(value, Key))
