@@ -1,6 +1,6 @@
 """Run the benchmarks: print each figure with its goal and its peers, and write JSON, pictures and the docs' table.
 
-python -m benchmarks [QUESTION ...] [--pairs 15] [--write]
+python -m benchmarks [QUESTION ...] [--pairs 15] [--against CHECKOUT] [--write]
 """
 
 import argparse
@@ -10,12 +10,14 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import groupby
+from pathlib import Path
 
 import attrs
 
-from benchmarks import at_scale, causes, earlier, forming, roll_call, spec_known
+from benchmarks import at_scale, causes, earlier, forming, knocking, roll_call, spec_known
 from benchmarks.measure import PAIRS, ROOT, Figure, Finding, written
 
 QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
@@ -23,6 +25,7 @@ QUESTIONS: Mapping[str, Callable[[int], Iterator[Finding]]] = {
     earlier.QUESTION: earlier.measure,
     forming.QUESTION: forming.measure,
     roll_call.QUESTION: roll_call.measure,
+    knocking.QUESTION: knocking.measure,
     at_scale.QUESTION: at_scale.measure,
     causes.QUESTION: causes.measure,
 }
@@ -113,6 +116,7 @@ def main() -> None:
     parser.add_argument(
         "--write", action="store_true", help="write benchmarks/last.json, and the docs' table and pictures"
     )
+    parser.add_argument("--against", type=Path, help="a checkout of an earlier build: its roll call is measured beside")
     asked = parser.parse_args()
     unknown = sorted(set(asked.questions) - set(QUESTIONS))
     if asked.write and asked.questions:
@@ -121,7 +125,10 @@ def main() -> None:
         parser.error(f"unknown question(s) {', '.join(unknown)}: use {', '.join(QUESTIONS)}")
     figures: list[Figure] = []
     for question in asked.questions or QUESTIONS:
-        for finding in QUESTIONS[question](asked.pairs):
+        ask = (
+            QUESTIONS[question] if question != roll_call.QUESTION else partial(roll_call.measure, against=asked.against)
+        )
+        for finding in ask(asked.pairs):
             if isinstance(finding, Figure):
                 figures.append(finding)
                 print(line(finding), flush=True)

@@ -5,9 +5,12 @@ import os
 import random
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import cast
 
 import attrs
@@ -15,10 +18,21 @@ import attrs
 from colossalai_env._addresses import Target, family, shown
 from colossalai_env.errors import RankFailed
 
+from .gate import Gate
 from .listener import EARLY, read_early
 from .tcp_store import PING, PONG, VALIDATE, TCPStoreConnection
 
 SILENT = "accepts connections and says nothing"
+UNHEARD = "does not answer"
+
+OVERDUE = 1.0
+"""Seconds after which a connection that is not acknowledged is tried anew.
+
+Where rank 0's queue is full, the kernel would try again after 1, 2, 4, 8 and more seconds, also when there is room.
+"""
+
+AWHILE = 10.0
+"""Seconds between two tries of a rank that waits for another of its node to find the store, if that one is stopped."""
 
 
 def leave_word(finder: "StoreFinder", key: str, text: str, seconds: float) -> None:
@@ -41,6 +55,8 @@ class _Probe:
     due: float = 0.0
     pause: float = 0.002
     connection: socket.socket | None = None
+    overdue: float = 0.0
+    """When it is tried anew, where what was sent is not acknowledged until then."""
     heard: bytes = b""
 
 
@@ -55,27 +71,44 @@ class StoreFinder:
     """Whose rank 0 is looked for; when it says that it goes, so do we."""
     directory: bool = False
     """Whether a directory answers at the targets, and not rank 0."""
+    crowd: bool = False
+    """Whether there are so many ranks that one of a node looks for all."""
     met: dict[Target, str] = attrs.field(factory=dict)
     """What answered last at each target."""
     _probes: list[_Probe] = attrs.field(init=False)
+    _gate: Gate = attrs.field(init=False)
+    _until: float = attrs.field(init=False, default=0.0)
     _selector: selectors.BaseSelector = attrs.field(init=False, factory=selectors.DefaultSelector)
 
     def __attrs_post_init__(self) -> None:
         """Begin with all targets due."""
         self._probes = [_Probe(target) for target in self.targets]
+        self._gate = Gate(self.job, self.targets)
 
     def find(self, until: float) -> Target | None:
         """Return a target where a TCPStore answers, or None when the time is over.
 
         Raises `RankFailed` where the job's rank 0 says that it goes.
         """
+        self._until = until
         while (now := time.monotonic()) < until:
-            self._connect_due(now)
-            due = [probe.due for probe in self._probes if probe.connection is None]
-            wait = max(0.0, min([until, now + 0.2, *due]) - now)
-            for key, _ in self._selector.select(wait):
-                if self._answered(key.data):
-                    return cast("Target", key.data.target)
+            found = self.look(min(until, now + 0.2))
+            if found is not None:
+                return found
+        return None
+
+    def look(self, until: float) -> Target | None:
+        """Do what is due, and take what comes next; return a target where a TCPStore answers."""
+        now = time.monotonic()
+        self._give_up_overdue(now)
+        self._connect_due(now)
+        due = [probe.due for probe in self._probes if probe.connection is None]
+        for key, _ in self._selector.select(max(0.0, min([until, *due]) - now)):
+            if key.data is None:
+                self._pass_gate()
+            elif self._answered(key.data):
+                self._leave_gate()  # the others of this node find it too
+                return cast("Target", key.data.target)
         return None
 
     def reject(self, target: Target, reason: str, pause: float = 0.5) -> None:
@@ -103,6 +136,7 @@ class StoreFinder:
         """Close what is open."""
         for probe in self._probes:
             self._drop(probe)
+        self._gate.leave()
         self._selector.close()
 
     def _connect_due(self, now: float) -> None:
@@ -110,10 +144,32 @@ class StoreFinder:
             if probe.connection is None and probe.due <= now:
                 self._connect(probe)
 
+    def _give_up_overdue(self, now: float) -> None:
+        """Drop what rank 0's host has not acknowledged: no process of it will see that soon."""
+        for probe in self._probes:
+            connection = probe.connection
+            if connection is not None and probe.overdue <= now:
+                probe.overdue = float("inf")
+                connecting = self._selector.get_key(connection).events == selectors.EVENT_WRITE
+                if connecting or unacknowledged(connection):
+                    self._fail(probe, UNHEARD)
+
+    def _pass_gate(self) -> None:
+        """Look by oneself, now that the one who looked has found the store or is gone."""
+        self._leave_gate()
+        for probe in self._probes:
+            probe.due = min(probe.due, time.monotonic())
+
+    def _leave_gate(self) -> None:
+        if self._gate.ahead is not None and self._gate.ahead in self._selector.get_map():
+            self._selector.unregister(self._gate.ahead)
+        self._gate.leave()
+
     def _connect(self, probe: _Probe) -> None:
         probe.connection = socket.socket(family(probe.target[0]))
         probe.connection.setblocking(False)  # noqa: FBT003 - the socket's own spelling
         probe.heard = b""
+        probe.overdue = time.monotonic() + OVERDUE
         code = probe.connection.connect_ex(probe.target)
         if code not in {0, errno.EINPROGRESS}:
             self._fail(probe, _refusal(code))
@@ -169,7 +225,14 @@ class StoreFinder:
         self.met[probe.target] = what
         self._drop(probe)
         probe.pause = min(self.slowest, probe.pause * 1.5)
-        probe.due = time.monotonic() + max(pause, probe.pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        now, apart = time.monotonic(), random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        if self.crowd:
+            self._gate.enter()
+        if self._gate.ahead is not None:
+            if self._gate.ahead not in self._selector.get_map():
+                self._selector.register(self._gate.ahead, selectors.EVENT_READ)
+            pause = max(pause, min(AWHILE, (self._until - now) / 4) * apart)
+        probe.due = now + max(pause, probe.pause * apart)
 
     def _drop(self, probe: _Probe) -> None:
         """Let go of a connection; a signal that came between these lines leaves the rest of them to `close`."""
@@ -187,6 +250,12 @@ def _first(heard: bytes) -> str:
 
 def _refusal(code: int) -> str:
     return f"answers {errno.errorcode.get(code, code)} ({os.strerror(code)})"
+
+
+def unacknowledged(connection: socket.socket) -> bool:
+    """Return whether the other host's kernel has not taken what was sent."""
+    (waiting,) = struct.unpack("=i", ioctl(connection, TIOCOUTQ, bytes(4)))
+    return bool(waiting)
 
 
 def is_answered(target: Target, seconds: float) -> bool:

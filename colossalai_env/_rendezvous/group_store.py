@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from colossalai_env._calls import Call, start
 
-from .protocol.requests import Add, Alive, Append, Await, Post, Read, Request, Swap
+from .protocol.requests import Add, Alive, Append, Await, Post, Read, Request, Swap, Together
 from .store_client import StoreClient
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class GroupStore(StoreClient):
                 return self._call(lambda: [store.set(self._full(key), text) for key, text in entries.items()])
             case Swap(key, expected, desired):
                 return self._call(lambda: store.compare_set(self._full(key), expected, desired).decode())
+            case Together(requests, _):
+                return [self._perform(one) for one in requests]
             case Alive(within):
                 return start(lambda: store.check([self._full("")])).wait(within)
             case _:

@@ -43,6 +43,11 @@ from .torch_store import serve
 
 log = logging.getLogger("colossalai_env")
 
+SLOWEST = 0.6
+"""Seconds between two tries of a rank to find the store, and half as many more at most: it is in within a second."""
+CROWD = 256
+"""Ranks from which on one of a node looks for rank 0."""
+
 ON_ALL = "set both on all ranks or on none"
 
 
@@ -57,8 +62,9 @@ def reserve(frame: Frame) -> "Host | Contender | Guest":
         listener = listen(endpoint, endpoint.ports[0])
         return _hosting(frame, record, listener) if isinstance(listener, socket.socket) else Contender(frame, record)
     targets = [*_targets(endpoint), *_otherwise(endpoint)]
-    slowest = min(1.0, 0.02 * (1 + (identity.world_size or 1) / 256))
-    finder = StoreFinder(targets, slowest, record.job, directory=endpoint.directory)
+    size = identity.world_size or 1
+    slowest = min(SLOWEST, 0.02 * (1 + size / 128))
+    finder = StoreFinder(targets, slowest, record.job, directory=endpoint.directory, crowd=size >= CROWD)
     return Guest(
         frame, record, finder, [Directory(_free_listener(endpoint), record.job)] if endpoint.serves_directory else []
     )

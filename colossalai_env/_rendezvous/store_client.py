@@ -1,19 +1,38 @@
 """The protocol's side of a store: it performs requests over plain connections, each with a time limit."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from colossalai_env._addresses import Target
 from colossalai_env._calls import Call
 
-from .finder import is_answered
 from .protocol.keys import full
-from .protocol.requests import Add, Alive, Append, Await, CallEnd, Deadline, Pause, Post, Protocol, Read, Request, Swap
+from .protocol.requests import (
+    Add,
+    Alive,
+    Append,
+    Await,
+    CallEnd,
+    Deadline,
+    Pause,
+    Post,
+    Protocol,
+    Read,
+    Request,
+    Swap,
+    Together,
+)
 from .protocol.timing import ANSWER, ANSWER_LATEST, ANSWER_LEAST
-from .tcp_store import TCPStoreConnection
+from .tcp_store import TCPStoreConnection, adding, appending, checking, posting
 
 T = TypeVar("T")
+
+Answer = int | bool | None
+
+
+AT_ONCE = 4096
+"""Requests in one message: their answers fit into a socket's buffer, since a store may answer each before the next."""
 
 
 class StoreLost(Exception):
@@ -64,7 +83,7 @@ class StoreClient:
             self._lost = StoreLost("the store does not answer" if slow else str(error))
             raise self._lost from error
 
-    def _perform(self, request: Request) -> Any:  # noqa: ANN401, PLR0911 - each request has its own answer
+    def _perform(self, request: Request) -> Any:  # noqa: ANN401, C901, PLR0911 - each request has its own answer
         match request:
             case Read(key, within):
                 return self._read(self._full(key), within)
@@ -75,12 +94,13 @@ class StoreClient:
             case Add(key, amount):
                 return self._ask(lambda connection: connection.add(self._full(key), amount))
             case Post(entries):
-                named = {self._full(key): text for key, text in entries.items()}
-                return self._ask(lambda connection: connection.post(named))
+                return self._ask(lambda connection: connection.post(self._named(entries)))
             case Swap(key, expected, desired):
                 return self._ask(lambda connection: connection.swap(self._full(key), expected, desired))
+            case Together(requests, then):
+                return self._together(requests, () if then is None else (self._full(then),))
             case Alive(within):
-                return is_answered(self.target, within)
+                return self._is_alive(within)
             case CallEnd(within):
                 return self._beside is None or self._beside.wait(within)
             case Pause(seconds):
@@ -119,6 +139,43 @@ class StoreClient:
         if not names or within == 0:
             return not names or self._ask(lambda connection: connection.check(names))
         return self._wait(tuple(names), within) is not None
+
+    def _together(self, requests: Sequence[Append | Add | Post | Await], then: tuple[str, ...]) -> list[Answer]:
+        """Make requests, and begin the wait for keys that comes next unless it is under way."""
+        packed = [self._packed(request) for request in requests]
+        then = () if then in self._waits else then
+        connection = self._free()
+        connection.until = self._until()
+        connection.busy = True
+        answers: list[Answer] = []
+        for first in range(0, len(packed), AT_ONCE):
+            last = first + AT_ONCE >= len(packed)
+            answers += connection.together(packed[first : first + AT_ONCE], then if last else ())
+        if then:
+            self._waits[then] = connection
+        connection.busy = bool(then)
+        return answers
+
+    def _packed(self, request: Append | Add | Post | Await) -> bytes:
+        match request:
+            case Append(key, text):
+                return appending(self._full(key), text)
+            case Add(key, amount):
+                return adding(self._full(key), amount)
+            case Post(entries):
+                return posting(self._named(entries))
+            case Await(keys, _):
+                return checking([self._full(key) for key in keys])
+
+    def _is_alive(self, within: float) -> bool:
+        """Ask over a connection that is there: a new one would cost the store more than the answer."""
+        connection = self._free()
+        connection.busy = True  # and stays so where its answer may come later
+        connection.busy = not connection.ping(within)
+        return not connection.busy
+
+    def _named(self, entries: Mapping[str, str]) -> dict[str, str]:
+        return {self._full(key): text for key, text in entries.items()}
 
     def _ask(self, call: Callable[[TCPStoreConnection], T]) -> T:
         return self._on(self._free(), call)

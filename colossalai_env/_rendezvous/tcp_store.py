@@ -38,6 +38,32 @@ def _keys(names: Sequence[str]) -> bytes:
     return struct.pack("=Q", len(names)) + _packed(*map(_key, names))
 
 
+def posting(entries: Mapping[str, str]) -> bytes:
+    """Return the request that sets keys; it has no answer."""
+    pairs = b"".join(_packed(_key(name), text) for name, text in entries.items())
+    return struct.pack("=BQ", MULTI_SET, len(entries)) + pairs
+
+
+def appending(name: str, text: str) -> bytes:
+    """Return the request that adds to the end of a key; it has no answer."""
+    return bytes([APPEND]) + _packed(_key(name), text)
+
+
+def adding(name: str, amount: int) -> bytes:
+    """Return the request that adds to a counter."""
+    return bytes([ADD]) + _packed(_key(name)) + struct.pack("=q", amount)
+
+
+def checking(names: Sequence[str]) -> bytes:
+    """Return the request whose answer is whether all keys are there."""
+    return bytes([CHECK]) + _keys(names)
+
+
+def waiting(names: Sequence[str]) -> bytes:
+    """Return the request that is answered when all keys are there."""
+    return bytes([WAIT]) + _keys(names)
+
+
 class TCPStoreConnection:
     """One connection to a TCPStore. Its methods raise `OSError`: `TimeoutError` where no answer comes until `until`."""
 
@@ -58,43 +84,58 @@ class TCPStoreConnection:
 
     def post(self, entries: Mapping[str, str]) -> None:
         """Set keys, all at once."""
-        pairs = b"".join(_packed(_key(name), text) for name, text in entries.items())
-        self._send(MULTI_SET, struct.pack("=Q", len(entries)) + pairs)
+        self._send(posting(entries))
 
     def append(self, name: str, text: str) -> None:
         """Add to the end of a key."""
-        self._send(APPEND, _packed(_key(name), text))
+        self._send(appending(name, text))
 
     def add(self, name: str, amount: int) -> int:
         """Add to a counter, and return what it is then."""
-        self._send(ADD, _packed(_key(name)) + struct.pack("=q", amount))
-        (count,) = struct.unpack("=q", self._hear(8))
-        return int(count)
+        self._send(adding(name, amount))
+        return self._count()
 
     def swap(self, name: str, expected: str, desired: str) -> str:
         """Set a key if it is as expected, the empty text standing for none; return what it is then."""
-        self._send(COMPARE_SET, _packed(_key(name), expected, desired))
+        self._send(bytes([COMPARE_SET]) + _packed(_key(name), expected, desired))
         return self._text()
 
     def check(self, names: Sequence[str]) -> bool:
         """Return whether all keys are there."""
-        self._send(CHECK, _keys(names))
-        return self._hear(1) == READY
+        self._send(checking(names))
+        return self._is_ready()
 
     def get(self, name: str) -> str:
         """Return the text of a key that is there."""
-        self._send(GET, _packed(_key(name)))
+        self._send(bytes([GET]) + _packed(_key(name)))
         return self._text()
 
     def wait_for(self, names: Sequence[str]) -> None:
         """Ask to be told when all keys are there."""
-        self._send(WAIT, _keys(names))
+        self._send(waiting(names))
 
     def wait_result(self, within: float) -> bool:
         """Wait for the answer to `wait_for`; return whether it has come within the seconds."""
         self.until = time.monotonic() + within
         try:
-            return self._hear(1) == READY
+            return self._is_ready()
+        except TimeoutError:
+            return False
+
+    def together(self, requests: Sequence[bytes], names: Sequence[str] = ()) -> list[int | bool | None]:
+        """Make some requests in one message; return the answers to ADD and CHECK, and None for others, in order.
+
+        Where there are `names`, it also asks to be told when these keys are there, as `wait_for` does.
+        """
+        self._send(b"".join((*requests, waiting(names) if names else b"")))
+        return [self._answer(request[0]) for request in requests]
+
+    def ping(self, within: float) -> bool:
+        """Return whether the store's process answers within the seconds."""
+        self.until = time.monotonic() + within
+        self._send(PING)
+        try:
+            return self._hear(len(PONG)) == PONG
         except TimeoutError:
             return False
 
@@ -106,18 +147,33 @@ class TCPStoreConnection:
         """Close the connection."""
         self._socket.close()
 
-    def _send(self, request: int, body: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         self._wait_until()
-        self._socket.sendall(bytes([request]) + body)
+        self._socket.sendall(message)
+
+    def _answer(self, request: int) -> int | bool | None:
+        if request == ADD:
+            return self._count()
+        return self._is_ready() if request == CHECK else None
+
+    def _count(self) -> int:
+        (count,) = struct.unpack("=q", self._hear(8))
+        return int(count)
+
+    def _is_ready(self) -> bool:
+        return self._hear(1) == READY
 
     def _wait_until(self) -> None:
         self._socket.settimeout(max(0.001, self.until - time.monotonic()))
 
     def _text(self) -> str:
         (length,) = struct.unpack("=Q", self._hear(8))
-        return self._hear(length).decode()
+        return self._heard(length).decode()
 
     def _hear(self, length: int) -> bytes:
+        return bytes(self._heard(length))
+
+    def _heard(self, length: int) -> bytearray:
         heard = bytearray()
         while len(heard) < length:
             self._wait_until()
@@ -126,4 +182,4 @@ class TCPStoreConnection:
                 msg = "the store closed the connection"
                 raise ConnectionResetError(msg)
             heard += some
-        return bytes(heard)
+        return heard

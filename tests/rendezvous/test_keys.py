@@ -30,5 +30,5 @@ def test_each_row_says_who_writes_who_reads_and_when(key: Key) -> None:
 
 def test_the_table_is_in_the_order_of_a_launch() -> None:
     names = [key.name for key in TABLE]
-    order = ["/leader", "reports", "verdict", "go", "in/{}", "broken", "closed"]
+    order = ["/leader", "reports", "call", "verdict", "in/{}", "broken", "closed"]
     assert sorted(order, key=names.index) == order

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colossalai_env._rendezvous.protocol.report import limited, named, ranges_of, read_reports, runs
+from colossalai_env._rendezvous.protocol.report import ReportLog, limited, named, ranges_of, read_reports, runs
 from colossalai_env._rendezvous.protocol.requests import VERSION
 from colossalai_env._rendezvous.protocol.verdict import problem
 from colossalai_env._version import VERSION as LIBRARY
@@ -37,6 +37,14 @@ def test_a_report_survives_the_log_and_is_short() -> None:
 
 def test_an_empty_log_has_no_reports() -> None:
     assert read_reports(None) == read_reports("") == []
+
+
+def test_a_log_that_grows_is_read_on_where_it_was_left() -> None:
+    lines = [report(rank).line() for rank in range(3)]
+    log = ReportLog()
+    assert log.read(None) == []
+    assert log.read(lines[0]) == [report(0)]
+    assert log.read("".join(lines)) == log.read("".join(lines)) == [report(rank) for rank in range(3)]
 
 
 def test_a_few_processes_are_named_in_full_and_more_by_rank() -> None:

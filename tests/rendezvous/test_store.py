@@ -12,7 +12,7 @@ from colossalai_env._addresses import EVERY, shown
 from colossalai_env._rendezvous import finder as finder_module
 from colossalai_env._rendezvous.finder import StoreFinder, is_answered, stranger_at
 from colossalai_env._rendezvous.listener import bind
-from colossalai_env._rendezvous.protocol.requests import Add, Alive, Append, Await, Post, Read
+from colossalai_env._rendezvous.protocol.requests import Add, Alive, Append, Await, Post, Read, Together
 from colossalai_env._rendezvous.store_client import StoreClient, StoreLost
 from colossalai_env._rendezvous.torch_store import serve
 from tests.pace import pace
@@ -39,6 +39,14 @@ def test_a_store_is_found_and_serves(bound: str, address: str) -> None:
     assert client.perform(Read("never", 0.2)) is None
     assert 0.2 <= time.monotonic() - began < pace()
     assert client.perform(Add("n", 1)) == 3, "a wait that is called off does not hold up other requests"
+    several = (Append("log", "c"), Add("n", 2), Await(("x",), 0), Await(("z",), 0), Post({"w": "3"}))
+    assert client.perform(Together(several)) == [None, 5, True, False, None]
+    assert client.perform(Together((Add("n", 0),) * 10000)) == [5] * 10000
+    assert client.perform(Together((Append("log", "d"),), then="later")) == [None]
+    assert client.perform(Read("later", 0.05)) is None
+    client.perform(Together((Append("log", "e"), Post({"later": "now"})), then="later"))
+    assert client.perform(Read("later", pace())) == "now"
+    assert client.perform(Read("log", 0)) == "abcde"
     client.close()
     del store
 

@@ -17,9 +17,10 @@ def test_who_serves_a_verdict_does_so_for_longer_than_the_others_take_to_look() 
     assert timing.CONNECT_LATEST < timing.PART_LATEST
 
 
-def test_a_rank_waits_longer_for_go_than_rank_0_looks_for_those_who_are_still_there() -> None:
-    assert timing.VERDICT_LATEST + timing.LATE_ACKNOWLEDGE <= timing.GO_LATEST
-    assert timing.ACKNOWLEDGE_LATEST < timing.GO_LATEST
+def test_a_rank_waits_longer_for_the_verdict_than_rank_0_looks_for_those_who_are_still_there() -> None:
+    assert timing.CALL_LATEST + timing.LATE_ACKNOWLEDGE <= timing.VERDICT_LATEST
+    assert timing.ACKNOWLEDGE_LATEST < timing.VERDICT_LATEST
+    assert timing.LATE_ACKNOWLEDGE < timing.LAST_WORD
 
 
 def test_rank_0_gives_a_sign_of_life_more_often_than_others_count_it_as_lost() -> None:

@@ -4,7 +4,7 @@ from colossalai_env.errors import LostRanks, RankFailed
 
 from . import keys
 from .report import RankReport, named, read_reports
-from .requests import Deadline, Protocol, add, call_ended, pause, post, read, wait_for
+from .requests import Deadline, Protocol, add, call_ended, each_count, each_is_there, pause, post, read, wait_for
 from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK, WATCHES
 
 
@@ -54,8 +54,8 @@ def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankRepor
     """Return the other ranks that are not connected and have not ticked since the last look; note their ticks."""
     late = yield from _unconnected(rank)
     still: list[RankReport] = []
-    for one in late:
-        pulse = yield from add(keys.PULSE.of(one.rank), 0)
+    counts = yield from each_count(keys.PULSE.of(one.rank) for one in late)
+    for one, pulse in zip(late, counts, strict=True):
         if pulses.get(one.rank) == pulse:
             still.append(one)
         pulses[one.rank] = pulse
@@ -65,13 +65,10 @@ def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankRepor
 def _unconnected(rank: int, marks: tuple[keys.Key, ...] = (keys.CONNECTED,)) -> Protocol[list[RankReport]]:
     """Return the other ranks that bear none of the marks."""
     log = yield from read(keys.REPORTS.name)
-    late: list[RankReport] = []
-    for one in read_reports(log):
-        found = False
-        for mark in marks:
-            found = found or (yield from wait_for((mark.of(one.rank),)))
-        if not found and one.rank != rank:
-            late.append(one)
+    late = [one for one in read_reports(log) if one.rank != rank]
+    for mark in marks:
+        there = yield from each_is_there(mark.of(one.rank) for one in late)
+        late = [one for one, found in zip(late, there, strict=True) if not found]
     return late
 
 

@@ -30,10 +30,10 @@ WAKE = Key("wake", "the last rank, or one that reports an error", "rank 0", "ins
 BEAT = Key("beat", "rank 0 adds 1, twice a second", "waiting ranks", "to tell a slow rank 0 from a lost one")
 IMPORTING = Key("importing", "a rank whose import of torch takes long", "rank 0", "when it names missing ranks")
 
-VERDICT = Key("verdict", "rank 0", "all ranks", "when all have reported, or cannot")
-ACKNOWLEDGED = Key("ack/{}", "each rank", "rank 0", "after a good verdict: who is still there?")
-GO = Key("go", "rank 0", "all ranks", "after that: the end of the roll call")
-PLACEMENT = Key("place/{}", "rank 0", "a rank whose launcher does not say all", "with go")
+CALL = Key("call", "rank 0", "waiting ranks", "when all have reported, or cannot: who is still there?")
+ACKNOWLEDGED = Key("ack/{}", "each rank, by rank and pid", "rank 0", "when it has been called")
+VERDICT = Key("verdict", "rank 0", "all ranks", "after that: the end of the roll call")
+PLACEMENT = Key("place/{}", "rank 0", "a rank whose launcher does not say all", "before a good verdict")
 INTERFACE = Key("interface", "rank 0", "ranks that reached it by loopback", "before gloo's group is made")
 READ = Key("read/{}", "each rank that has read a bad verdict", "rank 0", "before it ends the store")
 

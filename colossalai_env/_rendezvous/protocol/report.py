@@ -115,17 +115,38 @@ class RankReport:
 
 VERSIONS = frozenset({"protocol", "library"})
 
+AT_ONCE = 256
+"""Lines that are parsed as one text: in that the parser keeps the names of fields."""
+
 NAMES = frozenset(field.name for field in attrs.fields(RankReport))
 
 
 def read_reports(log: str | None) -> list[RankReport]:
     """Read a log of reports; one of another version is read as an error, as far as all versions agree."""
-    return [_read(json.loads(line)) for line in (log or "").splitlines()]
+    lines = (log or "").splitlines()
+    reports: list[RankReport] = []
+    for first in range(0, len(lines), AT_ONCE):
+        reports += map(_read, json.loads(f"[{','.join(lines[first : first + AT_ONCE])}]"))
+    return reports
+
+
+@attrs.define
+class ReportLog:
+    """The reports of a log that grows: what was read before is not read again."""
+
+    reports: list[RankReport] = attrs.field(factory=list[RankReport])
+    _length: int = 0
+
+    def read(self, log: str | None) -> list[RankReport]:
+        """Return all reports of the log as it is now."""
+        self.reports += read_reports((log or "")[self._length :])
+        self._length = len(log or "")
+        return self.reports
 
 
 def _read(said: dict[str, Any]) -> RankReport:
     if said.get("protocol") == VERSION:
-        return RankReport(**{name: value for name, value in said.items() if name in NAMES})
+        return RankReport(**(said if said.keys() <= NAMES else {name: said[name] for name in NAMES & said.keys()}))
     theirs = versions(str(said.get("library", "?")), int(said.get("protocol", 0)))
     error = f"it has {theirs}, and rank 0 has {versions()}: install one version on all nodes"
     host, pid, rank = (said.get(name, default) for name, default in (("host", "?"), ("pid", 0), ("rank", -1)))

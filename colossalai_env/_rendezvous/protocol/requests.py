@@ -4,7 +4,7 @@ A protocol is a generator: it yields requests and is sent their answers. It open
 clock of its own, so a test runs whole launches in memory, in any order of events.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -62,6 +62,15 @@ class Await:
 
 
 @attrs.frozen
+class Together:
+    """Make some requests in one message, none of which waits; the answers are theirs, None of one that has none."""
+
+    requests: "tuple[Append | Add | Post | Await, ...]"
+    then: str | None = None
+    """The key that is waited for next: that wait begins in the same message, and a later request goes on with it."""
+
+
+@attrs.frozen
 class Alive:
     """Ask whether the store's process still answers, within the seconds."""
 
@@ -82,7 +91,7 @@ class Pause:
     seconds: float
 
 
-Request: TypeAlias = Append | Add | Post | Swap | Read | Await | Alive | CallEnd | Pause
+Request: TypeAlias = Append | Add | Post | Swap | Read | Await | Together | Alive | CallEnd | Pause
 Result = TypeVar("Result")
 Protocol: TypeAlias = Generator[Request, Any, Result]
 
@@ -119,6 +128,18 @@ def wait_for(keys: tuple[str, ...], within: float = 0.0) -> Protocol[bool]:
     """Wait for keys; return whether all came within the seconds."""
     came: bool = yield Await(keys, within)
     return came
+
+
+def each_is_there(keys: Iterable[str]) -> Protocol[list[bool]]:
+    """Return of each key whether it is there, by one message for all."""
+    found: list[bool] = yield Together(tuple(Await((key,), 0.0) for key in keys))
+    return found
+
+
+def each_count(keys: Iterable[str]) -> Protocol[list[int]]:
+    """Return what each counter is, by one message for all."""
+    counts: list[int] = yield Together(tuple(Add(key, 0) for key in keys))
+    return counts
 
 
 def is_alive(within: float) -> Protocol[bool]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 
@@ -17,16 +18,34 @@ from colossalai_env.errors import (
 
 from . import keys
 from .placement import Placement, node_level, placements, sharing, too_few_devices
-from .report import RankReport, named, read_reports
-from .requests import Deadline, Protocol, add, append, call_ended, is_alive, pause, post, read, wait_for
+from .report import RankReport, ReportLog, named, read_reports
+from .requests import (
+    Add,
+    Append,
+    Deadline,
+    Post,
+    Protocol,
+    Together,
+    add,
+    append,
+    call_ended,
+    each_is_there,
+    is_alive,
+    pause,
+    post,
+    read,
+    wait_for,
+)
 from .timing import (
     ACKNOWLEDGE,
     ACKNOWLEDGE_LATEST,
     BEAT,
+    CALL_LATEST,
+    CROWD,
     FAREWELL,
-    GO_LATEST,
     GRACE,
     IMPORTING,
+    LAST_WORD,
     LATE_ACKNOWLEDGE,
     LINGER,
     LINGER_LATEST,
@@ -34,25 +53,27 @@ from .timing import (
     SILENCE,
     VERDICT_LATEST,
 )
-from .verdict import missing, problem, read_verdict, written
+from .verdict import missing, no_verdict, problem, read_verdict, written
 
 READY = "ok"
 """What a good verdict begins with; the world's size follows."""
 
-LATEST = {keys.VERDICT: VERDICT_LATEST, keys.GO: GO_LATEST}
-"""Seconds after its own deadline that a rank still waits for rank 0's word."""
+T = TypeVar("T")
 
 Show = Callable[[Sequence[RankReport]], None]
 """Receives the reports of who is here, about twice a second."""
 
 
-def report(one: RankReport) -> Protocol[int]:
-    """Put one's report into the log, and wake rank 0 when it is the last or brings an error; return its place."""
-    yield from append(keys.REPORTS.name, one.line())
-    place = yield from add(keys.COUNT.name, 1)
+def report(one: RankReport, then: keys.Key | None = None) -> Protocol[int]:
+    """Put one's report into the log, and wake rank 0 when it is the last or brings an error; return its place.
+
+    `then` is what is waited for next.
+    """
+    said = (Append(keys.REPORTS.name, one.line()), Add(keys.COUNT.name, 1))
+    _, place = yield Together(said, then and then.name)
     if place == one.world_size or one.error is not None:
         yield from post({keys.WAKE.name: "1"})
-    return place
+    return int(place)
 
 
 def importing(rank: int, host: str, pid: int, deadline: Deadline) -> Protocol[None]:
@@ -65,27 +86,32 @@ def importing(rank: int, host: str, pid: int, deadline: Deadline) -> Protocol[No
         if not told:
             yield from append(keys.IMPORTING.name, json.dumps([rank, host, pid]) + "\n")
             told = True
-        for key in (keys.VERDICT, keys.GO):  # go is what bad news comes by when ranks were missing
-            text = yield from read(key.name)
-            failure = None if text is None else _failure(text)
-            if failure is not None:
-                yield from post({keys.READ.of(f"pid {pid} on {host}"): "1"})
-                raise failure
+        text = yield from read(keys.VERDICT.name)
+        failure = None if text is None else _failure(text)
+        if failure is not None:
+            yield from post({keys.READ.of(f"pid {pid} on {host}"): "1"})
+            raise failure
 
 
 def member(mine: RankReport, leader_process: str, deadline: Deadline) -> Protocol[Placement | None]:
-    """Report, acknowledge, and return with rank 0's verdict; the placement is what the launcher left unknown.
+    """Report, acknowledge when called, and return with rank 0's verdict: the placement is what was left unknown.
 
     Raises a `ColossalaiEnvError`, the same on all ranks, or `ExtraProcess` where the group is complete.
     """
-    place = yield from report(mine)
-    verdict = yield from _hear(keys.VERDICT, mine, leader_process, deadline)
-    yield from _leave_if_bad(verdict, mine)
+    place = yield from report(mine, keys.CALL)
+    called = yield from _hear(_call, CALL_LATEST, leader_process, deadline)
+    verdict: str | None = None
+    if called:
+        yield Together((Post({_acknowledged(mine): "1"}),), keys.VERDICT.name)
+        verdict = yield from _hear(_verdict, VERDICT_LATEST, leader_process, deadline)
+    if verdict is None:
+        verdict = yield from _last_word(mine, deadline)
+    failure = _failure(verdict)
+    if failure is not None:
+        yield from post({keys.READ.of(mine.process): "1"})
+        raise failure
     if place > int(verdict.removeprefix(READY)):  # of rank 0's world, not of one's own
         yield from _refuse_extra(mine)
-    yield from post({keys.ACKNOWLEDGED.of(mine.rank): "1"})
-    go = yield from _hear(keys.GO, mine, leader_process, deadline)
-    yield from _leave_if_bad(go, mine)
     if not mine.incomplete:
         return None
     placement = yield from read(keys.PLACEMENT.of(mine.rank), SILENCE)
@@ -94,15 +120,13 @@ def member(mine: RankReport, leader_process: str, deadline: Deadline) -> Protoco
     return Placement(*json.loads(placement))
 
 
+def _acknowledged(one: RankReport) -> str:
+    """Return a key that no other process of that rank sets: one too many must not stand in for one that died."""
+    return keys.ACKNOWLEDGED.of(f"{one.rank}.{one.pid}")
+
+
 def _failure(verdict: str) -> ColossalaiEnvError | None:
     return None if verdict.startswith(READY) else read_verdict(verdict)
-
-
-def _leave_if_bad(verdict: str, mine: RankReport) -> Protocol[None]:
-    failure = _failure(verdict)
-    if failure is not None:
-        yield from post({keys.READ.of(mine.process): "1"})
-        raise failure
 
 
 def _refuse_extra(mine: RankReport) -> Protocol[None]:
@@ -111,18 +135,29 @@ def _refuse_extra(mine: RankReport) -> Protocol[None]:
     raise ExtraProcess(mine.rank, mine.process, holder.process if holder else "another process")
 
 
-def _hear(key: keys.Key, mine: RankReport, leader_process: str, deadline: Deadline) -> Protocol[str]:
-    """Wait for rank 0 to post, as long as it lives and the time lasts; its own deadline may be a moment later."""
+def _call(within: float) -> Protocol[bool | None]:
+    called = yield from wait_for((keys.CALL.name,), within)
+    return called or None
+
+
+def _verdict(within: float) -> Protocol[str | None]:
+    return read(keys.VERDICT.name, within)
+
+
+def _hear(
+    word: Callable[[float], Protocol[T | None]], latest: float, leader_process: str, deadline: Deadline
+) -> Protocol[T | None]:
+    """Wait for a word of rank 0, as long as it lives and the time lasts: its own deadline may be a moment later.
+
+    Returns None where it has not come by `latest` seconds after this rank's deadline.
+    """
     beat, quiet_since = -1, deadline.clock()
     while True:
-        remaining = deadline.remaining + LATEST[key]
-        text = yield from read(key.name, min(LOOK, max(0.0, remaining)))
-        if text is not None:
-            return text
-        if remaining <= 0:
-            text = yield from _last_word(key, mine, deadline)
-            return text
-        alive = yield from is_alive(max(0.05, min(LOOK, deadline.remaining + LATEST[key])))
+        remaining = deadline.remaining + latest
+        heard = yield from word(min(LOOK, max(0.0, remaining)))
+        if heard is not None or remaining <= 0:
+            return heard
+        alive = yield from is_alive(max(0.05, min(LOOK, deadline.remaining + latest)))
         now = (yield from add(keys.BEAT.name, 0)) if alive else beat
         if now != beat:
             beat, quiet_since = now, deadline.clock()
@@ -130,16 +165,20 @@ def _hear(key: keys.Key, mine: RankReport, leader_process: str, deadline: Deadli
             raise LostRanks((f"rank 0 ({leader_process})",), f"gives no sign of life for {SILENCE:.0f} s")
 
 
-def _last_word(key: keys.Key, mine: RankReport, deadline: Deadline) -> Protocol[str]:
-    """Give up: tell rank 0, whose deadline may be later, and judge alone."""
+def _last_word(mine: RankReport, deadline: Deadline) -> Protocol[str]:
+    """Give up: tell rank 0, whose deadline may be later, and where it does not judge at once, judge alone.
+
+    All reports are as much as the world is large: where all ranks give up at once, they are not read by each.
+    """
+    yield from report(attrs.evolve(mine, error=f"gave up after {deadline.timeout:.1f} s", gave_up=True))
+    verdict = yield from read(keys.VERDICT.name, LAST_WORD)
+    if verdict is not None and not verdict.startswith(READY):
+        return verdict
     log = yield from read(keys.REPORTS.name)
     reports = read_reports(log)
-    failure: ColossalaiEnvError = missing(reports, mine.world_size, deadline.timeout)
     if len({one.rank for one in reports}) >= mine.world_size:
-        failure = LostRanks(("rank 0",), f"gave no verdict within {deadline.timeout:.1f} s, though all ranks answered")
-    yield from report(attrs.evolve(mine, error=str(failure), gave_up=True))
-    text = yield from read(key.name)
-    return written(failure) if text is None or text.startswith(READY) else text
+        return written(no_verdict(deadline.timeout))
+    return written(missing(reports, mine.world_size, deadline.timeout))
 
 
 def leader(
@@ -152,14 +191,13 @@ def leader(
     Raises a verdict.
     """
     yield from report(mine)
-    failure, reports = yield from _gather(mine, farewells, deadline, show)
+    failure, reports, placed = yield from _gather(mine, farewells, deadline, show)
     lost: list[RankReport] = []
-    verdict: str | None = None
     if failure is None or isinstance(failure, MissingRanks):
-        verdict = f"{READY} {mine.world_size}"
-        yield from post({keys.VERDICT.name: verdict})
+        yield from post({keys.CALL.name: "1"})
         late = failure is not None
-        within = LATE_ACKNOWLEDGE if late else min(ACKNOWLEDGE, max(0.0, deadline.remaining) + ACKNOWLEDGE_LATEST)
+        most = ACKNOWLEDGE * max(1.0, len(reports) / CROWD)
+        within = LATE_ACKNOWLEDGE if late else min(most, max(0.0, deadline.remaining) + ACKNOWLEDGE_LATEST)
         lost = yield from _unacknowledged(mine, _waiting(reports), deadline, within)
         if late:
             log = yield from read(keys.REPORTS.name)
@@ -170,13 +208,10 @@ def leader(
         elif lost:
             failure = LostRanks(named(lost), "answered and then died or froze")
     if failure is None:
-        placed = placements(reports)
         told = {keys.PLACEMENT.of(one.rank): placed[one.rank].line() for one in reports if one.incomplete}
-        yield from post(told)
-        yield from post({keys.GO.name: READY})
+        yield from post({**told, keys.VERDICT.name: f"{READY} {mine.world_size}"})
         return placed[mine.rank], sharing(reports)
-    bad = written(failure)
-    yield from post({keys.GO.name: bad, keys.VERDICT.name: verdict or bad})
+    yield from post({keys.CALL.name: "1", keys.VERDICT.name: written(failure)})
     yield from _linger(mine, deadline, failure, lost)
     raise failure
 
@@ -189,7 +224,11 @@ def _waiting(reports: Sequence[RankReport]) -> list[RankReport]:
 
 def _gather(
     mine: RankReport, farewells: str, deadline: Deadline, show: Show
-) -> Protocol[tuple[ColossalaiEnvError | None, list[RankReport]]]:
+) -> Protocol[tuple[ColossalaiEnvError | None, list[RankReport], dict[int, Placement]]]:
+    """Wait until all have reported, or cannot; return what forbids the group, who reported, and where each is."""
+    log, judged = ReportLog(), -1
+    placed: dict[int, Placement] = {}
+    found: ColossalaiEnvError | None = None
     woken: str | None = None
     odd_since: float | None = None
     while True:
@@ -198,23 +237,26 @@ def _gather(
         else:
             yield from pause(BEAT)
         yield from add(keys.BEAT.name, 1)
-        log = yield from read(keys.REPORTS.name)
+        text = yield from read(keys.REPORTS.name)
         gone = yield from read(farewells)
-        reports = [*read_reports(log), *read_reports(gone)]
+        reports = [*log.read(text), *read_reports(gone)]
         show(reports)
-        failure = problem(reports, deadline.timeout)
+        if judged != len(reports):
+            judged, found = len(reports), problem(reports, deadline.timeout)
+        failure = found
         gave_up = any(one.gave_up for one in reports)  # and reported a second time
         complete = not gave_up and len(reports) >= max(one.world_size for one in reports)  # rank 0 may be the odd one
         if isinstance(failure, (InconsistentRanks, PartialEndpoint)) and not complete:
             odd_since = deadline.clock() if odd_since is None else odd_since
             failure = failure if deadline.clock() - odd_since >= GRACE else None
         if failure is None and complete:
-            placed = placements(reports).items()
-            failure = node_level(reports) or too_few_devices(reports, {rank: at.local_rank for rank, at in placed})
+            placed = placements(reports)
+            local_ranks = {rank: at.local_rank for rank, at in placed.items()}
+            failure = node_level(reports) or too_few_devices(reports, local_ranks)
+        if failure is None and not complete and (deadline.remaining <= 0 or gave_up):
+            failure = missing(reports, mine.world_size, deadline.timeout)
         if failure is not None or complete:
-            return failure, reports
-        if deadline.remaining <= 0 or gave_up:
-            return missing(reports, mine.world_size, deadline.timeout), reports
+            return failure, reports, placed
 
 
 def _importers(log: str | None) -> Mapping[int, str]:
@@ -228,18 +270,16 @@ def _unacknowledged(
 ) -> Protocol[list[RankReport]]:
     """Wait until each has shown that it is still there; return those that have not."""
     others = [one for one in reports if one.rank != mine.rank]
-    marks = tuple(keys.ACKNOWLEDGED.of(one.rank) for one in others)
+    marks = tuple(map(_acknowledged, others))
     until = deadline.clock() + within
     complete = yield from wait_for(marks, min(BEAT, within))
     while not complete and deadline.clock() < until:
         yield from add(keys.BEAT.name, 1)
         complete = yield from wait_for(marks, max(0.0, min(BEAT, until - deadline.clock())))
-    lost: list[RankReport] = []
-    if not complete:
-        for one, mark in zip(others, marks, strict=True):
-            if not (yield from wait_for((mark,))):
-                lost.append(one)
-    return lost
+    if complete:
+        return []
+    there = yield from each_is_there(marks)
+    return [one for one, came in zip(others, there, strict=True) if not came]
 
 
 def _linger(
@@ -250,10 +290,11 @@ def _linger(
     A rank that gave up still asks for rank 0's word, and then leaves as the others do.
     """
     until = deadline.clock() + min(LINGER, max(0.0, deadline.remaining) + LINGER_LATEST)
+    log = ReportLog()
     gone = {keys.READ.of(one.process) for one in (mine, *lost)}
     while deadline.clock() < until:
-        log = yield from read(keys.REPORTS.name)
-        reports = read_reports(log)
+        text = yield from read(keys.REPORTS.name)
+        reports = log.read(text)
         if isinstance(failure, MissingRanks) or len(reports) >= mine.world_size:
             slow = yield from read(keys.IMPORTING.name)
             here = {one.process for one in reports} | {*_importers(slow).values()}
@@ -269,12 +310,12 @@ def abort(mine: RankReport, *, hosts: bool) -> Protocol[None]:
     A bad verdict that is out already stays as it is.
     """
     failure = RankFailed(str(mine.error), str(mine))
-    verdict = {key.name: written(failure) for key in (keys.VERDICT, keys.GO)} if hosts else {}
-    for key in list(verdict):
-        text = yield from read(key)
-        if text is not None and not text.startswith(READY):
-            del verdict[key]
-    yield from post({keys.BROKEN.name: str(failure), **verdict})
+    told = {keys.BROKEN.name: str(failure)}
+    if hosts:
+        text = yield from read(keys.VERDICT.name)
+        if text is None or text.startswith(READY):
+            told |= {keys.CALL.name: "1", keys.VERDICT.name: written(failure)}
+    yield from post(told)
     if hosts:
         yield from pause(FAREWELL)
     else:

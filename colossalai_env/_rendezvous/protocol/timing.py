@@ -23,14 +23,18 @@ RETURN = 1.5
 """A connection to the given address takes to come back to rank 0 itself."""
 
 # After the deadline: rank 0's verdict.
-VERDICT_LATEST = 0.5
-"""A rank still waits for the verdict: rank 0's clock began a little later."""
-GO_LATEST = 0.9
-"""A rank still waits for go."""
+CALL_LATEST = 0.5
+"""A rank still waits to be called: rank 0's clock began a little later."""
+VERDICT_LATEST = 0.9
+"""A rank still waits for the verdict."""
+LAST_WORD = 0.5
+"""A rank that has given up lets rank 0, which it wakes by that, judge before it judges alone."""
 LATE_ACKNOWLEDGE = 0.4
 """Rank 0 looks who of those that reported is still there, when others are missing."""
 ACKNOWLEDGE, ACKNOWLEDGE_LATEST = 4.0, 0.6
 """The same where all have reported: at most, and at most this long after its deadline."""
+CROWD = 8192
+"""So many ranks can acknowledge in that time on a slow host; more have longer."""
 LINGER, LINGER_LATEST = 2.0, 0.8
 """Rank 0 serves a bad verdict, at most, and at most this long after its deadline."""
 
@@ -69,8 +73,8 @@ ANNOUNCE = 1.0
 """The directory takes to tell rank 0 its own address, when all ranks have learned it there."""
 
 ENDS: dict[str, float] = {
-    "a rank that hears no verdict": VERDICT_LATEST + ANSWER_LEAST,
-    "a rank that hears no go": GO_LATEST + ANSWER_LEAST,
+    "a rank that is not called": CALL_LATEST + LAST_WORD + ANSWER_LEAST,
+    "a rank that hears no verdict": VERDICT_LATEST + LAST_WORD + ANSWER_LEAST,
     "rank 0 that misses ranks": LATE_ACKNOWLEDGE + LINGER_LATEST,
     "rank 0 that loses ranks": ACKNOWLEDGE_LATEST + LINGER_LATEST,
     "a group that is not made in time": PART_LATEST,

@@ -79,7 +79,7 @@ def problem(reports: Sequence[RankReport], seconds: float = 0.0) -> ColossalaiEn
             return RankFailed(one.error, str(one))
     gave_up = [one for one in reports if one.gave_up]
     if gave_up and len({one.rank for one in reports}) >= reports[0].world_size:
-        return LostRanks(("rank 0",), f"gave no verdict within {seconds:.1f} s, though all ranks answered")
+        return no_verdict(seconds)
     if gave_up:
         return None
     return (
@@ -89,6 +89,11 @@ def problem(reports: Sequence[RankReport], seconds: float = 0.0) -> ColossalaiEn
         or shared_device(reports)
         or too_few_devices(reports, reported(reports))
     )
+
+
+def no_verdict(seconds: float) -> LostRanks:
+    """Return the error of a world that is complete, and whose rank 0 has not said so in time."""
+    return LostRanks(("rank 0",), f"gave no verdict within {seconds:.1f} s, though all ranks answered")
 
 
 def _duplicate(reports: Sequence[RankReport]) -> DuplicateRank | None:

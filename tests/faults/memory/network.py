@@ -18,9 +18,20 @@ from colossalai_env import DistSpec
 from colossalai_env._addresses import Endpoint, Target, shown
 from colossalai_env._rendezvous import entered, formed, rendezvous
 from colossalai_env._rendezvous.identity import Here, Identity
-from colossalai_env._rendezvous.protocol.keys import GO, VERDICT
+from colossalai_env._rendezvous.protocol.keys import VERDICT
 from colossalai_env._rendezvous.protocol.leader_record import LeaderRecord
-from colossalai_env._rendezvous.protocol.requests import Add, Alive, Append, Await, CallEnd, Pause, Post, Read, Swap
+from colossalai_env._rendezvous.protocol.requests import (
+    Add,
+    Alive,
+    Append,
+    Await,
+    CallEnd,
+    Pause,
+    Post,
+    Read,
+    Swap,
+    Together,
+)
 from colossalai_env._rendezvous.protocol.roll_call import READY
 from colossalai_env._rendezvous.protocol.timing import ANSWER, ANSWER_LEAST
 from colossalai_env._rendezvous.store_client import StoreClient, StoreLost
@@ -98,11 +109,12 @@ class MemoryClient(StoreClient):
                 store.counts[self._full(key)] = store.counts.get(self._full(key), 0) + amount
                 return store.counts[self._full(key)]
             case Post(entries):
-                for key in (VERDICT.name, GO.name):
-                    before = store.keys.get(self._full(key), READY)
-                    if not before.startswith(READY) and entries.get(key, before) != before:
-                        raise AssertionError(f"two verdicts: {before} and {entries[key]}")
+                before = store.keys.get(self._full(VERDICT.name), READY)
+                if not before.startswith(READY) and entries.get(VERDICT.name, before) != before:
+                    raise AssertionError(f"two verdicts: {before} and {entries[VERDICT.name]}")
                 store.keys.update({self._full(key): text for key, text in entries.items()})
+            case Together(requests, _):
+                return [self._answer(store, one) for one in requests]
             case Swap(key, expected, desired):
                 found = store.keys.get(self._full(key), "")
                 if found == expected:
@@ -208,10 +220,10 @@ class Network:
         return MemoryListener(("127.0.0.1", port), closing)
 
     def find(
-        self, targets: Sequence[Target], slowest: float = 0.0, job: str | None = None, *, directory: bool = False
+        self, targets: Sequence[Target], slowest: float = 0.0, job: str | None = None, **how: bool
     ) -> MemoryFinder:
         """Make what looks for a store."""
-        del slowest, directory
+        del slowest, how
         return MemoryFinder(self.world, targets, job)
 
     def serve(self, listener: MemoryListener, target: Target, seconds: float) -> MemoryCall:

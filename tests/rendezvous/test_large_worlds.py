@@ -1,0 +1,90 @@
+"""The roll call of 4,096 ranks in memory: the promises are those of a small world, and rank 0 asks for all at once."""
+
+from collections.abc import Collection
+
+import attrs
+import pytest
+
+from colossalai_env._rendezvous.protocol.report import RankReport
+from colossalai_env._rendezvous.protocol.timing import PROMISE
+from colossalai_env.errors import DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, RendezvousError
+from tests.rendezvous.reports import report
+
+from .test_roll_call import Process, T, World, begun
+
+SIZE = 4096
+NODES = [report(rank, SIZE, host=f"n{rank // 8}", pid=100 + rank % 8) for rank in range(SIZE)]
+"""In containers, whose processes have the same pids on each node."""
+
+ROUND_TRIPS = 120
+"""Of rank 0 at most, which serves a bad verdict for two seconds: far fewer than there are ranks."""
+
+
+def play(reports: list[RankReport], dead: Collection[int] = (), late: float = 0.0) -> tuple[World, list[Process]]:
+    """Let all processes go on until they have ended; those of `dead` ranks die when they have reported.
+
+    Rank 0 comes `late` seconds after the others.
+    """
+    world = begun(reports, [late if one.rank == 0 else 0.0 for one in reports])
+    while world.now < T + late + 2 * PROMISE and any(one.outcome is None and not one.dead for one in world.running):
+        moved = [one.step(world) for one in world.running]
+        for one, process in zip(reports, world.running, strict=True):
+            process.dead |= one.rank in dead and process.requests > 1
+        if not any(moved):
+            world.now += 0.05
+    return world, world.running
+
+
+def told(processes: list[Process]) -> RendezvousError:
+    """Return the error that all living ranks end with, in time."""
+    living = [one for one in processes if not one.dead]
+    assert len({str(one.outcome) for one in living}) == 1
+    assert all(one.ended <= T + PROMISE for one in living)
+    assert next(one for one in processes if one.leads).requests <= ROUND_TRIPS
+    failure = living[0].outcome
+    assert isinstance(failure, RendezvousError)
+    return failure
+
+
+def test_all_get_in_with_few_requests_each() -> None:
+    _, processes = play(NODES)
+    assert {one.outcome for one in processes} == {"in"}
+    assert max(one.requests for one in processes if not one.leads) <= 10
+    assert next(one for one in processes if one.leads).requests <= ROUND_TRIPS
+
+
+def test_a_rank_and_a_node_that_are_missing_are_told() -> None:
+    gone = {7, *range(4000, 4008)}
+    failure = told(play([one for one in NODES if one.rank not in gone])[1])
+    assert isinstance(failure, MissingRanks)
+    assert "rank(s) 7, 4000-4007 of 4096" in str(failure)
+
+
+def test_a_missing_rank_is_told_where_all_others_give_up_before_rank_0_does() -> None:
+    failure = play([one for one in NODES if one.rank != 77], late=1.0)[1]
+    assert {type(one.outcome) for one in failure} == {MissingRanks}
+    assert {"rank(s) 77 of 4096" in str(one.outcome) for one in failure} == {True}
+    assert all(one.ended <= one.arrives + T + PROMISE for one in failure)
+
+
+def test_two_processes_with_one_rank_are_told() -> None:
+    failure = told(play([*NODES, attrs.evolve(NODES[4095], host="n9", pid=999)])[1])
+    assert isinstance(failure, DuplicateRank)
+    assert "rank 4095" in str(failure)
+    assert "pid 999 on n9" in str(failure)
+
+
+def test_a_rank_of_another_mind_is_told() -> None:
+    odd = [*NODES]
+    odd[2049] = attrs.evolve(NODES[2049], backend="nccl")
+    failure = told(play(odd)[1])
+    assert isinstance(failure, InconsistentRanks)
+    assert "rank 2049" in str(failure)
+
+
+@pytest.mark.parametrize("dead", [{3}, {1, 8, 4095}, {*range(2048, 4096)}], ids=["one", "three", "half of them"])
+def test_ranks_that_die_when_they_have_reported_are_told(dead: set[int]) -> None:
+    failure = told(play(NODES, dead)[1])
+    assert isinstance(failure, LostRanks)
+    assert all(f"rank {rank} (" in str(failure) for rank in sorted(dead)[:4])
+    assert "rank 4 " not in str(failure)
