@@ -2,6 +2,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+# A thousand processes of the tests import this library: what is compiled once is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A machine with GPUs may have no network: where PYTHON has torch and what the tests need, the checkout is used as it is,
 # with the metadata that an installation would have written.

@@ -214,7 +214,10 @@ class Client:
 
     def hear(self) -> None:
         """Take what came, and go on when the answer is whole."""
-        self.heard += self.connection.recv(1 << 18)
+        some = self.connection.recv(1 << 18)
+        if not some:
+            raise ConnectionResetError
+        self.heard += some
         step, end = self.step, 0
         if step is None or len(self.heard) < 8 * step.numbers + bool(step.wait):
             return
@@ -294,7 +297,8 @@ def simulated(play: str, world_size: int, *, late: bool = False) -> Cost:
     gate, results = spawn.Barrier(PROCESSES + 1), spawn.Queue()
     first = 1 if play == roll_call.__name__ else 0
     shares = [range(first + share, world_size, PROCESSES) for share in range(PROCESSES)]
-    played = [spawn.Process(target=clients, args=(play, target, share, world_size, gate, results)) for share in shares]
+    args = [(play, target, share, world_size, gate, results) for share in shares]
+    played = [spawn.Process(target=clients, args=one, daemon=True) for one in args]
     for process in played:
         process.start()
     gate.wait()

@@ -275,8 +275,8 @@ def _entered(joining: Joining, reserved: Host | Contender | Guest) -> Entered:
         identity = reserved.frame.identity
         if identity.hosts:
             check_file_descriptors(identity.others + 1)
-        torch = import_torch(identity.rank)
-    with failures_reported(joining, (SlowImport, UnsupportedTorch), brief=True):
+        torch = import_torch()
+    with failures_reported(joining, UnsupportedTorch), failures_reported(joining, SlowImport, brief=True):
         entered = joining.phase = reserved.enter(torch)
         entered.wait_for(torch)
     return entered

@@ -30,10 +30,11 @@ class Reading:
         values: dict[str, Any] = {}
         sources: dict[str, Source] = {}
         counts_nodes = self.resolver.counts_nodes
+        read = self.value if self.resolver.main_node is None else self.counted
         for field, row in self.resolver.rows():
             if counts_nodes and field in MEETING and values["world_size"] == 1:
                 continue  # a single process meets no other, and platforms leave it no address
-            value = self.value(field, row) if self.resolver.main_node is None else self.counted(field, row)
+            value = read(field, row)
             if value is not None:
                 values[field] = value
                 sources[field] = source_of(tuple(self.names), self.rule)

@@ -29,14 +29,14 @@ class Joining:
 @contextmanager
 def failures_reported(
     joining: Joining,
-    kinds: type[ColossalaiEnvError] | tuple[type[ColossalaiEnvError], ...] = ColossalaiEnvError,
+    kind: type[ColossalaiEnvError] = ColossalaiEnvError,
     *,
     brief: bool = False,
 ) -> Generator[None]:
     """Report an error of this rank's own to the others; for a moment where the time is over."""
     try:
         yield
-    except kinds as failure:
+    except kind as failure:
         report = attrs.evolve(joining.report, error=str(failure))
         joining.phase.interrupt(report) if brief else joining.phase.fail(report)
         raise

@@ -4,6 +4,7 @@ Of the profiles, `dev` looks further each time, and `ci` tries the same examples
 """
 
 import os
+from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -21,6 +22,9 @@ NEEDED = {"gpu": 1, "gpu2": 2}
 """How many GPUs the tests with a mark need."""
 
 
+RAN = "ran on"
+"""The property of a report that says on which release of Slurm its test ran."""
+
 MADE_ONCE = ("alone", "bare", "built", "by_value", "pods", "records", "together")
 """Fixtures that are costly to make: the tests that use one run one after the other, in one process."""
 
@@ -31,13 +35,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini("timeout", "read by pytest-timeout, which is not installed")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares a costly fixture; skip what needs more GPUs than there are."""
     for item in items:
         for name in {*MADE_ONCE} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.xdist_group(name))
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
     marked = [(item, needed) for item in items for mark, needed in NEEDED.items() if item.get_closest_marker(mark)]
     here = devices.count() if marked else 0
     for item, needed in marked:
         if here < needed:
             item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPU(s), and torch can use {here} here"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which releases of Slurm the tests ran on, also where other processes ran them."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    told = [value for report in reports for name, value in report.user_properties if name == RAN]
+    for release, count in Counter(told).items():
+        terminalreporter.write_line(f"{count} tests ran on {release}")

@@ -30,7 +30,11 @@ def hide() -> None:
 
 @cache
 def count() -> int:
-    """Return how many GPUs torch can use on this machine."""
+    """Return how many GPUs torch can use on this machine; a torch that is built for none is not asked."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return 0
     program = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
     env = {name: value for name, value in {**os.environ, **SHOWN}.items() if value is not None}
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)

@@ -28,8 +28,8 @@ def end_after(program: Callable[[], None], imported: Collection[str]) -> NoRetur
         status = _status(error.code)
     except KeyboardInterrupt:  # the interpreter ends itself by the signal
         raise
-    except BaseException:  # noqa: BLE001 - shown as the interpreter shows it
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 - shown as the interpreter shows it
+        sys.excepthook(type(error), error, error.__traceback__)
         status = 1
     finishing: Any = threading
     finishing._shutdown()

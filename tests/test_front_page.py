@@ -57,7 +57,7 @@ def test_the_first_group_is_made_in_each_way(line: str, tmp_path: Path) -> None:
         start(processes, line, tmp_path)
         (ended,) = processes.wait(120)
     assert ended.code == 0, ended.err
-    found = re.findall(rf"rank (\d) of {size} on cpu: {size}$", ended.out, re.MULTILINE)
+    found = re.findall(rf"rank (\d) of {size} on cpu: {size}", ended.out)
     assert sorted(found) == [str(rank) for rank in range(size)], ended.out
 
 

@@ -123,7 +123,7 @@ for turn in range(2):
 def test_without_fcntl_a_process_alone_goes_on_and_several_are_told() -> None:
     program = """
 import sys
-sys.modules["fcntl"] = None
+sys.modules["fcntl"] = sys.modules["termios"] = None
 import colossalai_env
 print(f"TOLD {colossalai_env.resolve()}")
 try:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colossalai_env import _registry as registry
 from colossalai_env import explain, resolve
@@ -13,8 +15,10 @@ from colossalai_env._resolution import examine
 from colossalai_env.environ import Environ
 from colossalai_env.errors import BrokenPlugin, ResolverDoesNotMatch, RivalPlugins, UnknownResolver
 from colossalai_env.resolver import NoMatch
-from colossalai_env.testing.captures import captures
+from colossalai_env.testing.captures import Task, captures
 from tests.processes import run
+
+TASKS = st.sampled_from([task for capture in captures() for task in capture.tasks])
 
 GOOD = """
 from colossalai_env.resolver import Layer, Resolver, hookimpl, var
@@ -201,6 +205,16 @@ def test_a_process_that_no_launcher_started_imports_none_of_our_plugins() -> Non
     assert run([sys.executable, "-c", program]).out == "[]\n"
 
 
+@given(st.lists(st.tuples(TASKS, st.sets(st.integers(0, 200), max_size=8)), min_size=1, max_size=2))
+def test_asking_those_that_may_match_answers_as_asking_all(mixed: list[tuple[Task, set[int]]]) -> None:
+    variables: dict[str, str] = {}
+    for task, without in mixed:
+        variables |= {name: text for number, (name, text) in enumerate(task.variables.items()) if number not in without}
+    environ = Environ(variables, mixed[0][0].argv)
+    found, explained = (examine(environ, {}, explained=every) for every in (False, True))
+    assert (str(found.outcome), found.warnings) == (str(explained.outcome), explained.warnings)
+
+
 @pytest.mark.parametrize(
     "plugin",
     [one for one in registry.installed() if one.module.startswith("colossalai_env_")],
@@ -209,8 +223,12 @@ def test_a_process_that_no_launcher_started_imports_none_of_our_plugins() -> Non
 def test_our_plugins_answer_nothing_where_none_of_the_marks_is_set_that_their_metadata_names(plugin: Plugin) -> None:
     assert plugin.marks
     ((resolver, _),) = registry.load([plugin])[plugin.name]
-    for task in (task for capture in captures() for task in capture.tasks):
-        variables = {name: value for name, value in task.variables.items() if name not in plugin.marks}
-        answer = resolver.resolve(Environ(variables, [] if "--rank" in plugin.marks else task.argv))
+    tasks = [task for capture in captures() for task in capture.tasks]
+    alone = [
+        {name: text} for name, text in {name: text for task in tasks for name, text in task.variables.items()}.items()
+    ]
+    for variables in (*(task.variables for task in tasks), *alone):
+        unmarked = {name: text for name, text in variables.items() if name not in plugin.marks}
+        answer = resolver.resolve(Environ(unmarked))
         assert isinstance(answer, NoMatch)
         assert answer.found == ()

@@ -93,7 +93,7 @@ def test_a_process_of_a_launcher_that_nobody_knows_is_refused_by_name(
     assert words in refusal
     assert 'COLOSSALAI_ENV_RESOLVER=single-process or pass resolver="single-process"' in refusal
     assert any(f"{name}={text!r}" in refusal for name, text in env.items())
-    assert str(explain(env=env)).endswith(f"NotLaunched: {refusal}")
+    assert f"\nNotLaunched: {refusal}\n" in str(explain(env=env))
 
 
 @pytest.mark.parametrize(("launcher", "env", "words"), REFUSED, ids=lambda item: item if isinstance(item, str) else "")

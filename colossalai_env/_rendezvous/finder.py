@@ -9,8 +9,6 @@ import struct
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from fcntl import ioctl
-from termios import TIOCOUTQ
 from typing import cast
 
 import attrs
@@ -100,7 +98,6 @@ class StoreFinder:
     def look(self, until: float) -> Target | None:
         """Do what is due, and take what comes next; return a target where a TCPStore answers."""
         now = time.monotonic()
-        self._give_up_overdue(now)
         self._connect_due(now)
         due = [probe.due for probe in self._probes if probe.connection is None]
         for key, _ in self._selector.select(max(0.0, min([until, *due]) - now)):
@@ -109,6 +106,7 @@ class StoreFinder:
             elif self._answered(key.data):
                 self._leave_gate()  # the others of this node find it too
                 return cast("Target", key.data.target)
+        self._give_up_overdue(now)
         return None
 
     def reject(self, target: Target, reason: str, pause: float = 0.5) -> None:
@@ -145,7 +143,7 @@ class StoreFinder:
                 self._connect(probe)
 
     def _give_up_overdue(self, now: float) -> None:
-        """Drop what rank 0's host has not acknowledged: no process of it will see that soon."""
+        """Drop what rank 0's host has not acknowledged, though this process has looked: nobody will see that soon."""
         for probe in self._probes:
             connection = probe.connection
             if connection is not None and probe.overdue <= now:
@@ -187,6 +185,7 @@ class StoreFinder:
         try:
             if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
                 connection.send(VALIDATE + PING)
+                probe.overdue = time.monotonic() + OVERDUE
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
                 self.met[probe.target] = SILENT
                 return False
@@ -254,6 +253,9 @@ def _refusal(code: int) -> str:
 
 def unacknowledged(connection: socket.socket) -> bool:
     """Return whether the other host's kernel has not taken what was sent."""
+    from fcntl import ioctl  # neither is a module of Windows
+    from termios import TIOCOUTQ
+
     (waiting,) = struct.unpack("=i", ioctl(connection, TIOCOUTQ, bytes(4)))
     return bool(waiting)
 

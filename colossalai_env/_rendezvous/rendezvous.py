@@ -43,7 +43,7 @@ from .torch_store import serve
 
 log = logging.getLogger("colossalai_env")
 
-SLOWEST = 0.6
+SLOWEST = 0.5
 """Seconds between two tries of a rank to find the store, and half as many more at most: it is in within a second."""
 CROWD = 256
 """Ranks from which on one of a node looks for rank 0."""

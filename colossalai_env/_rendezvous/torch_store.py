@@ -32,43 +32,39 @@ OLDEST = (2, 6)
 """The first release of torch that is served: it brings torch.accelerator."""
 
 
-def import_torch(rank: int | None = None) -> Call[ModuleType]:
-    """Begin to import torch, on a thread, which can be waited for with a bound, unless it is imported already.
-
-    Raises `UnsupportedTorch`, at once where it is not installed.
-    """
+def import_torch() -> Call[ModuleType]:
+    """Begin to import torch, on a thread, which can be waited for with a bound, unless it is imported already."""
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "accelerator"):
         done: Call[ModuleType] = Call(value=torch)
         done.done.set()
         return done
-    _refuse_absence(rank)
-    return start(lambda: load_torch(rank))
+    return start(load_torch)
 
 
-def load_torch(rank: int | None = None) -> ModuleType:
+def load_torch() -> ModuleType:
     """Import torch here and now; raise `UnsupportedTorch` where it is not installed, too old or broken."""
-    _refuse_absence(rank)
+    _refuse_absence()
     try:
         found = import_module("torch.distributed")
     except (ImportError, OSError) as error:
-        raise _unsupported(f"torch cannot be imported ({type(error).__name__}: {error})", rank) from error
+        raise _unsupported(f"torch cannot be imported ({type(error).__name__}: {error})") from error
     if torch_release() < OLDEST:
-        raise _unsupported(f"torch {sys.modules['torch'].__version__} is too old", rank)
+        raise _unsupported(f"torch {sys.modules['torch'].__version__} is too old")
     return found
 
 
-def _refuse_absence(rank: int | None) -> None:
+def _refuse_absence() -> None:
     try:
         absent = sys.modules.get("torch") is None and find_spec("torch") is None
     except ImportError:  # a finder of somebody else forbids it
         absent = True
     if absent:
-        raise _unsupported("torch is not installed", rank)
+        raise _unsupported("torch is not installed")
 
 
-def _unsupported(problem: str, rank: int | None) -> UnsupportedTorch:
-    return UnsupportedTorch(problem, sys.executable, rank, socket.gethostname())
+def _unsupported(problem: str) -> UnsupportedTorch:
+    return UnsupportedTorch(problem, sys.executable, socket.gethostname())
 
 
 def torch_release() -> tuple[int, ...]:

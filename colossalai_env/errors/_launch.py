@@ -101,12 +101,11 @@ class UnsupportedTorch(LaunchError, ImportError):
 
     problem: str
     python: str
-    rank: int | None = None
-    host: str | None = None
+    host: str
 
     def __str__(self) -> str:
         return (
-            f"{self.problem}, for {self.python}{where(self.rank, self.host)}, and init_from_env() makes torch's "
+            f"{self.problem}, for {self.python} on {self.host}, and init_from_env() makes torch's "
             f"process group: {self.python} -m pip install 'torch>=2.6', or the build of it that fits this "
             "machine's accelerators (https://pytorch.org/get-started). resolve() and explain() work without torch."
         )

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import pytest
 
@@ -63,6 +64,13 @@ def test_promises_are_kept(fault: Fault, records: dict[str, Future[Record]]) -> 
     record = records[fault.name].result()
     found = problems(record)
     assert not found, "\n".join([fault.story, *found, told_all(record)])
+
+
+@pytest.mark.usefixtures("records")
+def test_the_faults_are_played_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Where several processes run tests, xdist adds a test's group to its name."""
+    item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType]
+    assert item.nodeid.endswith("@test_faults records") or "PYTEST_XDIST_WORKER" not in os.environ
 
 
 def test_every_promise_has_several_faults() -> None:

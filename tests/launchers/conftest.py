@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from tests.conftest import RAN
 
 from .clusters import CLUSTERS, Cluster
 from .launch import MPI
 from .slurm import TOOLS, Slurm
 from .testbed import HEAD, Bed, missing_tools
-
-RAN = "ran on"
-"""The property of a report that says on which release of Slurm its test ran."""
 
 SAID: dict[Path, str] = {}
 """The release and the cluster of each bed, by its folder."""
@@ -64,6 +64,7 @@ def cluster_bed(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Bed]]
         yield cluster, up
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal the tests on each cluster into parts that may run at once, each on a bed of its own."""
     dealt = Counter[str]()
@@ -84,12 +85,5 @@ def release(request: pytest.FixtureRequest) -> None:
         cluster, bed = given if name == "cluster_bed" else (CLUSTERS["installed"], given)
         if bed.folder not in SAID:
             SAID[bed.folder] = f"{bed.run(HEAD, ['srun', '--version']).out.strip()}, {cluster.name}"
-        request.node.user_properties.append((RAN, SAID[bed.folder]))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which releases of Slurm the tests ran on."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    told = [value for report in reports for name, value in report.user_properties if name == RAN]
-    for release, count in Counter(told).items():
-        terminalreporter.write_line(f"{count} tests ran on {release}")
+        item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType]
+        item.user_properties.append((RAN, SAID[bed.folder]))

@@ -48,6 +48,7 @@ def place() -> Iterator[socket.socket]:
 @pytest.fixture
 def node(place: socket.socket) -> Iterator[list[Rank]]:
     """Return the ranks of one node, each of which has knocked once."""
+    pace()  # is measured once, which takes longer than the while after which they knock again
     ranks = [Rank([place.getsockname()], 0.02, "7.0", crowd=True) for _ in range(NODE)]
     for rank in ranks:
         rank.begin()
