@@ -4,7 +4,21 @@ from colossalai_env.errors import LostRanks, RankFailed
 
 from . import keys
 from .report import RankReport, named, read_reports
-from .requests import Deadline, Protocol, add, call_ended, each_count, each_is_there, pause, post, read, wait_for
+from .requests import (
+    Add,
+    Deadline,
+    Post,
+    Protocol,
+    Together,
+    add,
+    call_ended,
+    each_count,
+    each_is_there,
+    pause,
+    post,
+    read,
+    wait_for,
+)
 from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK, WATCHES
 
 
@@ -102,8 +116,7 @@ def _until(deadline: Deadline) -> float:
 
 def announce(rank: int) -> Protocol[None]:
     """Report that this rank's group is made."""
-    yield from post({keys.CONNECTED.of(rank): "1"})
-    yield from add(keys.MADE.name, 1)
+    yield Together((Post({keys.CONNECTED.of(rank): "1"}), Add(keys.MADE.name, 1)))
 
 
 def settle(world_size: int, deadline: Deadline) -> Protocol[None]:
