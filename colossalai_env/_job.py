@@ -123,7 +123,7 @@ class Job:
         """All ranks, as they said in the roll call; read from the store on first use."""
         if self._topology is None:
             connected = self._connected
-            reports = connected.reports() if connected else [describe_this_process(self.spec, self.backend)]
+            reports = connected.entered.reports() if connected else [describe_this_process(self.spec, self.backend)]
             placed = placements(reports)
             self._topology = tuple(
                 Peer(

@@ -12,8 +12,10 @@ def refuse_listed(environ: Environ) -> bool:
     """
     for mark in MARKS:
         path = environ.get(mark.listing) if mark.listing and mark.applies(environ) else None
+        if not path:
+            continue
         try:
-            with open(path or "", encoding="utf-8", errors="replace") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 slots = [line.strip() for line in file if line.strip()]
         except OSError:
             continue

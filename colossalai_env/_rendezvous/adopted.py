@@ -11,10 +11,9 @@ from colossalai_env.errors import LostRanks, MissingRanks
 from .entered import Entered, Frame, Torch, shortened
 from .group_store import GroupStore
 from .identity import has_left, leave, new_record
-from .protocol import keys
 from .protocol.leader_record import LeaderRecord, claim, find, key_of
-from .protocol.report import RankReport, read_reports
-from .protocol.requests import post, read
+from .protocol.report import RankReport
+from .protocol.requests import post
 from .protocol.timing import FAREWELL, REPORT_FAILURE
 from .store_client import StoreLost
 from .torch_store import Store
@@ -93,10 +92,6 @@ class Adopted:
     """A rank whose process group was made by others, and stays when the job is closed."""
 
     entered: Entered
-
-    def reports(self) -> list[RankReport]:
-        """Read what all ranks reported."""
-        return read_reports(self.entered.client.drive(read(keys.REPORTS.name)))
 
     def close(self) -> None:
         """Let go of the store."""

@@ -28,8 +28,8 @@ from .progress import Waiting
 from .protocol import keys
 from .protocol.leader_record import LeaderRecord
 from .protocol.placement import Placement
-from .protocol.report import RankReport
-from .protocol.requests import Deadline, Protocol
+from .protocol.report import RankReport, read_reports
+from .protocol.requests import Deadline, Protocol, read
 from .protocol.roll_call import abort, importing, leader, member
 from .protocol.timing import ANNOUNCE, FAREWELL, PATIENCE, REPORT_FAILURE
 from .store_client import StoreClient, StoreLost
@@ -188,6 +188,10 @@ class Entered:
             f"{self.frame.endpoint.host!r}, from {self.frame.endpoint.source}, leads each host to itself: "
             f"for ranks on other hosts export MASTER_ADDR={reachable(())} on every rank"
         )
+
+    def reports(self) -> list[RankReport]:
+        """Read what all ranks reported, also when the deadline is long over."""
+        return read_reports(self.client.drive(read(keys.REPORTS.name)))
 
     def fail(self, mine: RankReport) -> None:
         """Hold the roll call with an error to report, in little time; what the others say of it is not news here."""

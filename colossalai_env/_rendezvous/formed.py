@@ -125,10 +125,6 @@ class Connected:
 
     entered: Entered
 
-    def reports(self) -> list[RankReport]:
-        """Read what all ranks reported."""
-        return read_reports(self.entered.client.drive(read(keys.REPORTS.name)))
-
     def settle(self) -> None:
         """Wait for ranks that are still connecting, which this rank's leaving would cut off."""
         entered = self.entered

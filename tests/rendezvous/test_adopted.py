@@ -53,7 +53,7 @@ def test_two_ranks_meet_in_a_store_of_any_kind(store: Any) -> None:
         entered = mine.enter()
         placed[rank] = entered.gather(report(rank, 2))
         adopted = Adopted(entered)
-        reports[rank] = len(adopted.reports())
+        reports[rank] = len(adopted.entered.reports())
         adopted.close()
         mine.close()
 
