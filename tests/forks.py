@@ -1,6 +1,7 @@
-"""How a fork of a process that has imported much ends: as an interpreter does, but for what its parent had imported.
+"""A process that imports much, once, and forks; and how its forks end.
 
-To take torch's modules apart takes a fork more time than all that a short program does.
+They end as an interpreter does, but for what their parent had imported: to take torch's modules apart takes a fork
+more time than all that a short program does.
 """
 
 import atexit
@@ -8,11 +9,29 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from importlib import import_module
 from typing import Any, NoReturn
+
+SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Variables of such a process: one with threads cannot fork safely."""
 
 SHARED = ("torch.distributed.distributed_c10d",)
 """Modules of the parent that hold what programs make."""
+
+
+def import_and_fork(names: Iterable[str], serve: Callable[[], Callable[[], None] | None]) -> None:
+    """Import modules, then `serve`, which returns in each fork with what it is to do, and in the parent with None."""
+    for name in names:
+        import_module(name)
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("a process that has threads must not fork")
+    gc.collect()
+    gc.freeze()  # what the forks share is not looked through by each
+    imported = {*sys.modules}
+    program = serve()
+    if program is not None:
+        end_after(program, imported)
 
 
 def end_after(program: Callable[[], None], imported: Collection[str]) -> NoReturn:

@@ -7,7 +7,6 @@ imported is torch alone: this library is imported by each anew.
 import atexit
 import ctypes
 import fcntl
-import gc
 import json
 import logging
 import os
@@ -27,14 +26,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.ending import end_after
+from tests.forks import SINGLE, import_and_fork
 
 ROOT = Path(__file__).parents[1]
 
 IMPORTED = ("torch.distributed.launcher.api", "torch.distributed.elastic.rendezvous.registry", "torch._dynamo")
-
-SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""A process with threads cannot fork safely."""
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -192,16 +188,7 @@ def _fork(task: dict[str, Any], descriptors: Sequence[int], parent: int) -> Call
 
 def main() -> None:
     """Import what is slow, then fork."""
-    for name in IMPORTED:
-        import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("the warm interpreter has threads and must not fork")
-    gc.collect()
-    gc.freeze()  # what the forks share is not looked through by each
-    imported = {*sys.modules}
-    program = serve(sys.argv[1])
-    if program is not None:
-        end_after(program, imported)
+    import_and_fork(IMPORTED, lambda: serve(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import gc
 import json
 import os
 import selectors
@@ -12,20 +11,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 from importlib.metadata import entry_points
 from types import FrameType
 from typing import IO, Any
 
 import attrs
 
-from tests.ending import end_after
+from tests.forks import SINGLE, import_and_fork
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""A process with threads cannot fork safely."""
-
 
 WARM = (
     "torch.distributed",
@@ -193,15 +187,8 @@ def _child(
 def main() -> None:
     """Import what is slow, then fork for the harness."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for name in (*WARM, *(entry.module for entry in entry_points(group="colossalai_env"))):
-        import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("the fork server has threads and must not fork")
-    gc.freeze()  # what the children share is not looked through by each
-    imported = {*sys.modules}
-    program = serve(control)
-    if program is not None:
-        end_after(program, imported)
+    plugins = [entry.module for entry in entry_points(group="colossalai_env")]
+    import_and_fork([*WARM, *plugins], lambda: serve(control))
 
 
 if __name__ == "__main__":
