@@ -16,8 +16,10 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 import colossalai_env
 from colossalai_env import _hookspecs as hookspecs
 from colossalai_env import errors, resolver, testing
+from colossalai_env._registry import resolvers
 from colossalai_env._rendezvous.protocol import keys
 from colossalai_env.cli import COMMANDS, parser_of
+from colossalai_env.environ import Environ
 from tests.error_tree import BASE, PARENTS, TREE
 from tests.processes import LAUNCHERS, Processes, free_port, run
 from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
@@ -93,6 +95,14 @@ def test_every_variable_has_its_section_and_no_other() -> None:
     used = {name for source in sources for name in re.findall(r"COLOSSALAI_ENV_[A-Z_]*[A-Z]", source)}
     sections = re.findall(r"^## (COLOSSALAI_ENV_\w+)", (DOCS / "reference/variables.md").read_text(), re.MULTILINE)
     assert set(sections) == used
+
+
+def test_every_way_to_ask_has_its_row_and_no_other() -> None:
+    page = (DOCS / "reference/variables.md").read_text()
+    section = page.partition("## COLOSSALAI_ENV_LOCATE")[2].partition("\n## ")[0]
+    cells: list[str] = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    every = {way.name for item in resolvers(Environ()) for way in getattr(item.resolver, "locate", ())}
+    assert sorted(name for cell in cells for name in re.findall(r"`(.*?)`", cell)) == sorted(every)
 
 
 def test_every_command_and_option_has_its_words() -> None:
