@@ -158,11 +158,20 @@ finally:
 
 def test_a_rank_that_is_interrupted_while_it_waits_tells_the_others(tmp_path: Path) -> None:
     program = f"""{MADE}
-import os, signal, threading
+import os, signal, threading, time
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None and frame.f_code.co_name != "gather":
+        frame = frame.f_back
+    return frame is not None
+def interrupt():
+    while not waits():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 if rank == 2:
     sys.exit()
 if rank == 1:
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Thread(target=interrupt).start()
 colossalai_env.init_from_env(attach=True, timeout=30)
 """
     first, second, _ = spawned(program, tmp_path, 3)

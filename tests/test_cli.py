@@ -398,6 +398,7 @@ def test_doctor_finds_devices_as_init_does(
 NAMELESS = "127.0.0.1 localhost\n"
 
 
+@pytest.mark.xdist_group("name server")
 @pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolv.conf need root")
 @pytest.mark.parametrize(
     ("hosts", "silent", "state", "told"),

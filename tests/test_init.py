@@ -235,6 +235,7 @@ with interruptible(tell):
     assert run([sys.executable, "-c", program]).code == -signal.SIGTERM
 
 
+@pytest.mark.xdist_group("name server")
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
 def test_a_name_server_that_never_answers_delays_torch_and_is_named_but_stops_nobody(tmp_path: Path) -> None:
     """Torch looks an address's name up before it connects to it, and glibc waits twice 5 s for an answer."""
