@@ -8,13 +8,13 @@ import attrs
 
 from colossalai_env._addresses import address_towards, interface_of
 from colossalai_env._calls import start
-from colossalai_env.errors import ColossalaiEnvError, LostRanks, RankFailed
+from colossalai_env.errors import ColossalaiEnvError, RankFailed
 
 from .entered import Entered
 from .protocol import keys
 from .protocol.connecting import announce, monitor_connect, part, report_connect_failure, settle
 from .protocol.connecting import close as depart
-from .protocol.report import RankReport, named, read_reports
+from .protocol.report import RankReport, read_reports
 from .protocol.requests import post, read
 from .protocol.timing import SILENCE
 from .store_client import StoreLost
@@ -100,16 +100,14 @@ class Gathered:
         self.entered.close()
 
     def _failed(self, failure: ColossalaiEnvError, own: bool) -> ColossalaiEnvError:
-        """Report that this rank's connect failed; where others may be the cause, name those who gave no sign since."""
+        """Report that this rank's connect failed; raise `LostRanks` where others, who give no sign, may be why."""
         entered, sentence = self.entered, str(failure)
         if own:
             self._post({keys.FAILED.of(entered.rank): sentence})
             self._post({keys.BROKEN.name: sentence})
             return failure
-        lost = entered.drive(report_connect_failure(entered.rank, entered.frame.deadline, sentence))
-        if not lost:
-            return failure
-        return LostRanks(named(lost), "died or froze while the process group was made", sentence)
+        entered.drive(report_connect_failure(entered.rank, entered.frame.deadline, sentence))
+        return failure
 
     def _post(self, entries: dict[str, str]) -> None:
         """Set keys, as far as the store still answers."""

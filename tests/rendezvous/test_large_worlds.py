@@ -1,12 +1,15 @@
-"""The roll call of 4,096 ranks in memory: the promises are those of a small world, and rank 0 asks for all at once."""
+"""4,096 ranks in memory, in the roll call and where they make no group: the promises are those of a small world."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import attrs
 import pytest
 
+from colossalai_env._rendezvous.protocol import keys
+from colossalai_env._rendezvous.protocol.connecting import monitor_connect, report_connect_failure
 from colossalai_env._rendezvous.protocol.report import RankReport
-from colossalai_env._rendezvous.protocol.timing import PROMISE
+from colossalai_env._rendezvous.protocol.requests import Deadline, Protocol
+from colossalai_env._rendezvous.protocol.timing import LOOKERS, PART_LATEST, PROMISE
 from colossalai_env.errors import DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, RendezvousError
 from tests.rendezvous.reports import report
 
@@ -88,3 +91,75 @@ def test_ranks_that_die_when_they_have_reported_are_told(dead: set[int]) -> None
     assert isinstance(failure, LostRanks)
     assert all(f"rank {rank} (" in str(failure) for rank in sorted(dead)[:4])
     assert "rank 4 " not in str(failure)
+
+
+BRIEF = 2.0
+"""A timeout that ends before any rank is missed for its silence."""
+
+
+def fail(rank: int, deadline: Deadline) -> Protocol[None]:
+    """End the connect of a rank with an error, of which others may be the cause."""
+    return report_connect_failure(rank, deadline, f"rank {rank} was reset by its peer")
+
+
+def connecting(
+    how: Callable[[int, Deadline], Protocol[None]], silent: Collection[int] = (), dead: Collection[int] = ()
+) -> tuple[World, list[Process]]:
+    """Let all ranks but the silent ones connect, all at one moment and in vain; the dead die at their third request."""
+    world = World(texts={keys.REPORTS.name: "".join(one.line() for one in NODES)})
+    deadline = Deadline(world.clock, 0.0, BRIEF)
+    world.running = [Process(how(rank, deadline), rank == 0, 0.0) for rank in range(SIZE) if rank not in silent]
+    while world.now < BRIEF + 2 * PROMISE and any(one.outcome is None and not one.dead for one in world.running):
+        moved = [one.step(world) for one in world.running]
+        for rank in dead:
+            world.running[rank].dead |= world.running[rank].requests > 2
+        if not any(moved):
+            world.now += 0.05
+    return world, world.running
+
+
+def cheap(world: World, processes: list[Process]) -> None:
+    """Make sure that the store was asked for as much as all ranks reported by few, and by each for little."""
+    reported = len(world.texts[keys.REPORTS.name])
+    assert world.heard <= LOOKERS * reported + SIZE * 500
+    assert sorted(one.requests for one in processes)[-LOOKERS - 1] <= 20
+
+
+@pytest.mark.parametrize("silent", [{3}, {1, 8, 4095}, {*range(2048, 4096)}], ids=["one", "three", "half of them"])
+def test_where_all_connects_fail_at_once_all_name_the_silent_and_few_look_for_them(silent: set[int]) -> None:
+    world, processes = connecting(fail, silent)
+    cheap(world, processes)
+    assert all(one.ended <= BRIEF + PART_LATEST for one in processes)
+    for one in processes:
+        assert isinstance(one.outcome, LostRanks)
+        assert all(f"rank {rank} (" in str(one.outcome) for rank in sorted(silent)[:4])
+
+
+def test_where_no_connect_ends_in_time_all_name_who_is_not_connected_and_few_look_for_them() -> None:
+    world, processes = connecting(monitor_connect, {3})
+    cheap(world, processes)
+    assert all(one.ended <= BRIEF + PART_LATEST for one in processes)
+    for one in processes:
+        assert isinstance(one.outcome, LostRanks)
+        assert "rank 3 (" in str(one.outcome)
+        assert "did not connect to the process group within 2.0 s" in str(one.outcome)
+
+
+def test_where_all_connects_fail_and_none_is_silent_each_has_its_own_error() -> None:
+    world, processes = connecting(fail)
+    cheap(world, processes)
+    assert {one.outcome for one in processes} == {"in"}
+    assert all(one.ended < 1.0 for one in processes)
+
+
+def test_one_that_looks_for_the_silent_may_die_of_it() -> None:
+    world, processes = connecting(fail, {77}, dead={0})
+    cheap(world, processes)
+    assert {"rank 77 (" in str(one.outcome) for one in processes if not one.dead} == {True}
+
+
+def test_where_all_who_look_die_each_ends_in_time_with_its_own_error() -> None:
+    world, processes = connecting(fail, {77}, dead=range(LOOKERS))
+    cheap(world, processes)
+    assert {one.outcome for one in processes if not one.dead} == {"in"}
+    assert all(one.ended <= BRIEF + PART_LATEST for one in processes)

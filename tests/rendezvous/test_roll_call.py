@@ -15,11 +15,13 @@ from colossalai_env._rendezvous.protocol.requests import (
     Alive,
     Append,
     Await,
+    CallEnd,
     Deadline,
     Pause,
     Post,
     Protocol,
     Read,
+    Swap,
     Together,
 )
 from colossalai_env._rendezvous.protocol.roll_call import READY, leader, member
@@ -42,6 +44,8 @@ class World:
     leading: "list[Process]" = attrs.field(factory=list)  # pyright: ignore[reportUnknownVariableType]
     """Those of them that are rank 0."""
     requests: int = 0
+    heard: int = 0
+    """Characters of the texts that were read."""
     late: int = 0
     """Requests that were made when rank 0 had ended, and its store with it."""
 
@@ -62,7 +66,12 @@ class World:
                 assert verdict in {None, self.texts.get(keys.VERDICT.name, verdict)}, "two verdicts"
                 self.texts.update(entries)
                 return True, None
+            case Swap(key, expected, desired):
+                found = self.texts.get(key, "")
+                self.texts[key] = desired if found == expected else found
+                return True, self.texts[key]
             case Read(key, _):
+                self.heard += len(self.texts.get(key, ""))
                 return key in self.texts, self.texts.get(key)
             case Await(names, _):
                 came = all(name in self.texts for name in names)
@@ -71,7 +80,7 @@ class World:
                 return True, [self.perform(one)[1] for one in requests]
             case Alive(_):
                 return True, any(not process.dead for process in self.leading)
-            case Pause(_):
+            case Pause(_) | CallEnd(_):
                 return False, None
             case _:
                 raise AssertionError(request)

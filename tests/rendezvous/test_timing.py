@@ -17,6 +17,11 @@ def test_who_serves_a_verdict_does_so_for_longer_than_the_others_take_to_look() 
     assert timing.CONNECT_LATEST < timing.PART_LATEST
 
 
+def test_who_is_told_who_is_silent_waits_longer_for_it_than_those_who_look() -> None:
+    assert timing.SEEN < timing.HEARD
+    assert timing.CONNECT_LATEST < timing.SEEN_LATEST < timing.PART_LATEST
+
+
 def test_a_rank_waits_longer_for_the_verdict_than_rank_0_looks_for_those_who_are_still_there() -> None:
     assert timing.CALL_LATEST + timing.LATE_ACKNOWLEDGE <= timing.VERDICT_LATEST
     assert timing.ACKNOWLEDGE_LATEST < timing.VERDICT_LATEST

@@ -1,5 +1,8 @@
 """While the process group is made: who is connected, who failed, who is gone; and how a launch is left."""
 
+import json
+from collections.abc import Sequence
+
 from colossalai_env.errors import LostRanks, RankFailed
 
 from . import keys
@@ -17,9 +20,10 @@ from .requests import (
     pause,
     post,
     read,
+    swap,
     wait_for,
 )
-from .timing import CLOSE, CONNECT_LATEST, PART, PART_LATEST, PULSE, TICK, WATCHES
+from .timing import CLOSE, CONNECT_LATEST, HEARD, LOOKERS, PART, PART_LATEST, PULSE, SEEN, SEEN_LATEST, TICK, WATCHES
 
 
 def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
@@ -35,9 +39,10 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
         if broken is not None:
             raise RankFailed(broken)
         if deadline.remaining + CONNECT_LATEST <= 0:
-            late = yield from _unconnected(rank)
-            names = named(late) or (f"rank {rank}",)
-            failure = LostRanks(names, f"did not connect to the process group within {deadline.timeout:.1f} s")
+            _, names = yield from _silent(rank, deadline, (keys.CONNECTED,), 0.0)
+            failure = LostRanks(
+                names or (f"rank {rank}",), f"did not connect to the process group within {deadline.timeout:.1f} s"
+            )
             yield from post({keys.BROKEN.name: str(failure)})
             raise failure
         yield from add(keys.PULSE.of(rank), 1)
@@ -66,7 +71,7 @@ def _watches_instead() -> Protocol[bool]:
 
 def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankReport]]:
     """Return the other ranks that are not connected and have not ticked since the last look; note their ticks."""
-    late = yield from _unconnected(rank)
+    late = yield from _without((keys.CONNECTED,), (yield from _others(rank)))
     still: list[RankReport] = []
     counts = yield from each_count(keys.PULSE.of(one.rank) for one in late)
     for one, pulse in zip(late, counts, strict=True):
@@ -76,29 +81,51 @@ def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankRepor
     return still
 
 
-def _unconnected(rank: int, marks: tuple[keys.Key, ...] = (keys.CONNECTED,)) -> Protocol[list[RankReport]]:
-    """Return the other ranks that bear none of the marks."""
+def _silent(
+    rank: int, deadline: Deadline, marks: Sequence[keys.Key], seconds: float
+) -> Protocol[tuple[int, tuple[str, ...]]]:
+    """Return how many other ranks bear none of the marks within the seconds, and their names.
+
+    The first ranks that ask look, and what one of them finds is what all read: the reports are as much as the world is
+    large, and all ranks may ask at one moment. None is named where who looked has not said in time.
+    """
+    if (yield from add(keys.LOOKS.name, 1)) <= LOOKERS:
+        until = deadline.clock() + min(seconds, max(0.0, deadline.remaining + SEEN_LATEST))
+        late = yield from _without(marks, (yield from _others(rank)))
+        while late and deadline.clock() < until:
+            yield from pause(0.1)
+            late = yield from _without(marks, late)
+        told: str | None = yield from swap(keys.SILENT.name, "", json.dumps([len(late), named(late)]))
+    else:
+        told = yield from read(keys.SILENT.name, min(HEARD, max(0.0, deadline.remaining + PART_LATEST)))
+    count, names = json.loads(told or "[0, []]")
+    return count, tuple(name for name in names if not name.startswith(f"rank {rank} "))
+
+
+def _others(rank: int) -> Protocol[list[RankReport]]:
+    """Return what all other ranks reported."""
     log = yield from read(keys.REPORTS.name)
-    late = [one for one in read_reports(log) if one.rank != rank]
+    return [one for one in read_reports(log) if one.rank != rank]
+
+
+def _without(marks: Sequence[keys.Key], ranks: list[RankReport]) -> Protocol[list[RankReport]]:
+    """Return those of some ranks that bear none of the marks."""
     for mark in marks:
-        there = yield from each_is_there(mark.of(one.rank) for one in late)
-        late = [one for one, found in zip(late, there, strict=True) if not found]
-    return late
+        there = yield from each_is_there(mark.of(one.rank) for one in ranks)
+        ranks = [one for one, found in zip(ranks, there, strict=True) if not found]
+    return ranks
 
 
-def report_connect_failure(rank: int, deadline: Deadline, sentence: str) -> Protocol[list[RankReport]]:
-    """Report that this rank's connect failed, and return those of whom nothing is heard for a moment."""
+def report_connect_failure(rank: int, deadline: Deadline, sentence: str) -> Protocol[None]:
+    """Report that this rank's connect failed; raise `LostRanks` where nothing is heard of others for a moment."""
     yield from post({keys.FAILED.of(rank): sentence})
-    both = (keys.CONNECTED, keys.FAILED)
-    late = yield from _unconnected(rank, both)
-    until = _until(deadline)
-    while late and deadline.clock() < until:
-        yield from pause(0.1)
-        late = yield from _unconnected(rank, both)
-    yield from post({keys.BROKEN.name: sentence})
+    count, lost = yield from _silent(rank, deadline, (keys.CONNECTED, keys.FAILED), SEEN)
+    failure = LostRanks(lost, "died or froze while the process group was made", sentence) if lost else None
+    yield from post({keys.BROKEN.name: str(failure or sentence)})
     if rank == 0:
-        yield from add(keys.PARTED.name, len(late))
-    return late
+        yield from add(keys.PARTED.name, count)  # they will not say goodbye
+    if failure is not None:
+        raise failure
 
 
 def part(deadline: Deadline, others: int) -> Protocol[None]:

@@ -43,6 +43,13 @@ PULSE = Key("pulse/{}", "a rank that still connects adds 1 a second", "a rank th
 WATCHES = Key(
     "watches", "a rank that watches adds 1", "ranks that connect", "when rank 0, which watches first, is connected"
 )
+LOOKS = Key(
+    "looks",
+    "each rank whose connect failed or lasts too long adds 1",
+    "the rank itself: does it look?",
+    "before the silent are named",
+)
+SILENT = Key("silent", "the first of those that look", "these ranks", "before the silent are named")
 BROKEN = Key("broken", "whoever finds that the group cannot be made", "all ranks", "while the group is made")
 PARTED = Key("parted", "each rank that leaves a group that failed adds 1", "rank 0", "before it ends the store")
 MADE = Key("made", "each rank whose group is made adds 1", "a rank that closes its job", "before it leaves the others")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-VERSION = 2
+VERSION = 3
 """The version of what is written to the store. Ranks of two versions do not understand each other and say so."""
 
 

@@ -47,6 +47,12 @@ WATCHES = 2
 """Ranks that take these looks from then on: either finds the other dead."""
 CONNECT_LATEST = 1.0
 """A connect may still end."""
+LOOKERS = 2
+"""Ranks that look who is silent where connects failed: either may die."""
+SEEN, SEEN_LATEST = 1.5, 1.2
+"""They wait for the others to connect or fail, at most, and at most this long after their deadline."""
+HEARD = 2.0
+"""The others wait for what they find."""
 PART, PART_LATEST = 1.5, 1.7
 """A rank whose group failed waits for the others to read why, at most, and at most this long after its deadline."""
 
