@@ -75,6 +75,8 @@ class StoreFinder:
     """What answered last at each target."""
     _probes: list[_Probe] = attrs.field(init=False)
     _gate: Gate = attrs.field(init=False)
+    _found: socket.socket | None = attrs.field(init=False, default=None)
+    """The connection over which a store has answered, until it is taken."""
     _until: float = attrs.field(init=False, default=0.0)
     _selector: selectors.BaseSelector = attrs.field(init=False, factory=selectors.DefaultSelector)
 
@@ -116,6 +118,11 @@ class StoreFinder:
             if probe.target == target:
                 probe.due = time.monotonic() + pause
 
+    def taken(self) -> socket.socket | None:
+        """Hand over the connection to the store that was found: in a large world each one fewer counts."""
+        found, self._found = self._found, None
+        return found
+
     def stores(self) -> list[Target]:
         """Return where a store may be: the targets, or, where they are a directory's, what that has told."""
         told = [probe.target for probe in self._probes[len(self.targets) :]]
@@ -134,6 +141,7 @@ class StoreFinder:
         """Close what is open."""
         for probe in self._probes:
             self._drop(probe)
+        self._let_go()
         self._gate.leave()
         self._selector.close()
 
@@ -184,6 +192,7 @@ class StoreFinder:
             return False
         try:
             if self._selector.get_key(connection).events == selectors.EVENT_WRITE:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.send(VALIDATE + PING)
                 probe.overdue = time.monotonic() + OVERDUE
                 self._selector.modify(connection, selectors.EVENT_READ, probe)
@@ -195,8 +204,9 @@ class StoreFinder:
             return False
         probe.heard += heard
         if probe.heard == PONG:
-            self._drop(probe)
-            probe.due = float("inf")
+            self._selector.unregister(connection)
+            self._let_go()
+            self._found, probe.connection, probe.due = connection, None, float("inf")
             return True
         if probe.heard.startswith(EARLY):
             if probe.heard.count(b"\n") == 2 or not heard:
@@ -232,6 +242,11 @@ class StoreFinder:
                 self._selector.register(self._gate.ahead, selectors.EVENT_READ)
             pause = max(pause, min(AWHILE, (self._until - now) / 4) * apart)
         probe.due = now + max(pause, probe.pause * apart)
+
+    def _let_go(self) -> None:
+        if self._found is not None:
+            self._found.close()
+            self._found = None
 
     def _drop(self, probe: _Probe) -> None:
         """Let go of a connection; a signal that came between these lines leaves the rest of them to `close`."""

@@ -295,7 +295,7 @@ class Guest:
     def _try(self, target: Target) -> "Entered | str":
         """Enter the store at `target` if it is this job's; say why not otherwise."""
         frame, identity, mine = self.frame, self.frame.identity, self.record
-        client = StoreClient(target)
+        client = StoreClient(target, self.finder.taken())
         try:
             if identity.agent_store and identity.rank == 0 and client.drive(claim(mine, has_left)):
                 return _entered(frame, mine, client, leads=True)

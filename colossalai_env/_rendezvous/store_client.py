@@ -1,5 +1,6 @@
 """The protocol's side of a store: it performs requests over plain connections, each with a time limit."""
 
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -45,7 +46,8 @@ class StoreClient:
     A request that waits occupies its connection; what must be said meanwhile goes over another one.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, answered: socket.socket | None = None) -> None:
+        """Connect when something is asked; `answered` is a connection that this store has answered already."""
         self.target = target
         self.prefix = ""
         """What keys begin with, but for those that begin with a slash."""
@@ -54,7 +56,7 @@ class StoreClient:
         self._beside: Call[Any] | None = None
         """The blocking call that goes on beside the protocol at hand."""
         self._lost: StoreLost | None = None
-        self._connections: list[TCPStoreConnection] = []
+        self._connections = [] if answered is None else [TCPStoreConnection(target, self._until(), answered)]
         self._waits: dict[tuple[str, ...], TCPStoreConnection] = {}
 
     def drive(self, protocol: Protocol[T], deadline: Deadline | None = None, beside: Call[Any] | None = None) -> T:

@@ -67,11 +67,14 @@ def waiting(names: Sequence[str]) -> bytes:
 class TCPStoreConnection:
     """One connection to a TCPStore. Its methods raise `OSError`: `TimeoutError` where no answer comes until `until`."""
 
-    def __init__(self, target: Target, until: float) -> None:
-        """Connect, until a moment on `time.monotonic`'s clock."""
+    def __init__(self, target: Target, until: float, answered: socket.socket | None = None) -> None:
+        """Connect, until a moment on `time.monotonic`'s clock; or go on over a connection that has been `answered`."""
         self.until = until
         self.busy = False
         """Whether an answer is still to come, also after an exception: then the connection serves no other request."""
+        if answered is not None:
+            self._socket = answered
+            return
         self._socket = socket.socket(family(target[0]))
         try:
             self._wait_until()

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import attrs
 import pytest
@@ -78,6 +79,31 @@ def test_a_rank_that_is_stopped_before_it_has_entered_leaves_word_where_rank_0_r
     client = StoreClient(target)
     assert read_reports(client.drive(read(keys.FAREWELLS.of(JOB)))) == [report(3, error="was stopped by SIGTERM")]
     client.close()
+    del store
+
+
+def pass_on(source: socket.socket, to: socket.socket) -> None:
+    """Send on all that comes."""
+    with suppress(OSError):
+        while said := source.recv(4096):
+            to.sendall(said)
+
+
+def test_a_rank_enters_over_the_connection_by_which_it_found_the_store(target: Target) -> None:
+    store = serve(bind(target), target, 10).result()
+    client = StoreClient(target)
+    client.drive(publish(LeaderRecord(JOB, 1, "n7", 7)))
+    client.close()
+    door = bind(("127.0.0.1", 0))
+    guest = reserve(frame(door.getsockname(), 3))
+    entering = start(lambda: guest.enter(start(lambda: socket)))
+    with door.accept()[0] as outside, socket.create_connection(target) as inside:
+        door.close()
+        for ends in ((outside, inside), (inside, outside)):
+            threading.Thread(target=pass_on, args=ends, daemon=True).start()
+        entered = entering.result()
+        assert entered.record.job == JOB
+        entered.close()
     del store
 
 

@@ -52,8 +52,8 @@ class MemoryClient(StoreClient):
 
     world: World
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
+    def __init__(self, target: Target, answered: socket.socket | None = None) -> None:
+        super().__init__(target, answered)
         found = self.world.store_at(target)
         self.found: Callable[[], MemoryStore | None] = weakref.ref(found) if found is not None else lambda: None
         self.world.times.setdefault(("connected", self.world.me.process.name), self.world.now)
@@ -182,6 +182,9 @@ class MemoryFinder:
         """Try it again later."""
         self.met[target] = reason
         self.later[target] = self.world.now + pause
+
+    def taken(self) -> None:
+        """Have no connection to hand over."""
 
     def stores(self) -> list[Target]:
         """Return where a store may be."""
