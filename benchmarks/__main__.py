@@ -9,11 +9,12 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -99,6 +100,18 @@ def peers(figures: Iterable[Figure]) -> str:
     return "\n\n".join(tables)
 
 
+def alone(figures: Iterable[Figure]) -> str:
+    """Return figures that have no peers as one table, a row a case, as Markdown."""
+    cases: dict[str, dict[str, str]] = {}
+    for one in figures:
+        missed = "" if one.met else f" (missed: {one.goal})"
+        cases.setdefault(one.case, {})[f"{one.what}, {one.unit}".strip(", ")] = written(one.value) + missed
+    head = list(dict.fromkeys(what for row in cases.values() for what in row))
+    lines = [["", *head], ["---"] * (1 + len(head))]
+    lines += [[case, *(row.get(what, "") for what in head)] for case, row in cases.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def publish(name: str, text: str) -> None:
     """Put a text between its markers on the page."""
     page = PAGE.read_text(encoding="utf-8")
@@ -114,13 +127,13 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; all by default")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="rounds of every comparison (default %(default)s)")
     parser.add_argument(
-        "--write", action="store_true", help="write benchmarks/last.json, and the docs' table and pictures"
+        "--write",
+        action="store_true",
+        help="write benchmarks/last.json, and the docs' tables and pictures; of these questions alone, with their date",
     )
     parser.add_argument("--against", type=Path, help="a checkout of an earlier build: its roll call is measured beside")
     asked = parser.parse_args()
     unknown = sorted(set(asked.questions) - set(QUESTIONS))
-    if asked.write and asked.questions:
-        parser.error("--write takes all questions: what is published is one run")
     if unknown:
         parser.error(f"unknown question(s) {', '.join(unknown)}: use {', '.join(QUESTIONS)}")
     figures: list[Figure] = []
@@ -137,12 +150,26 @@ def main() -> None:
     missed = [figure for figure in figures if not figure.met]
     print(f"{len(missed)} goal(s) missed of {sum(1 for figure in figures if figure.goal)}")
     if asked.write:
-        when = time.strftime("%Y-%m-%d", time.gmtime())
-        record = {"date": when, "machine": machine(), "pairs": asked.pairs, "figures": list(map(attrs.asdict, figures))}
-        JSON.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        publish("goals", f"{when}, {machine()}; medians of {asked.pairs} pairs.\n\n{goals(figures)}")
-        for question in QUESTIONS:
-            publish(question, peers(figure for figure in figures if figure.question == question))
+        publish_all(figures, asked.pairs, asked.questions)
+
+
+def publish_all(figures: Sequence[Figure], pairs: int, questions: Sequence[str]) -> None:
+    """Write the record and the page; of some questions alone these take the place of what is there of them."""
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    record: dict[str, Any] = {"date": when, "machine": machine(), "pairs": pairs, "later": {}}
+    if questions:
+        record |= json.loads(JSON.read_text(encoding="utf-8"))
+        record["later"] = {**record["later"], **dict.fromkeys(questions, when)}
+        kept = [Figure(**one) for one in record["figures"] if one["question"] not in questions]
+        figures = sorted((*kept, *figures), key=lambda one: list(QUESTIONS).index(one.question))
+    record["figures"] = list(map(attrs.asdict, figures))
+    JSON.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    later = "".join(f" {question.capitalize()}: {date}." for question, date in record["later"].items())
+    head = f"{record['date']}, {record['machine']}; medians of {record['pairs']} pairs.{later}"
+    publish("goals", f"{head}\n\n{goals(figures)}")
+    for question in questions or QUESTIONS:
+        found = [figure for figure in figures if figure.question == question]
+        publish(question, peers(found) or alone(found))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ def measure(pairs: int, against: Path | None = None) -> Iterator[Finding]:
             yield Figure(QUESTION, case, _ranks(size), getattr(costs[OURS], field), unit, most=limit, beside=beside)
     for size, costs in found.items():
         yield Figure(QUESTION, "requests of rank 0", _ranks(size), costs[OURS].leader_requests)
+        yield Figure(QUESTION, "CPU of rank 0 without its store", _ranks(size), costs[OURS].leader_cpu, "s")
+        yield Figure(QUESTION, "CPU of the simulation", _ranks(size), costs[OURS].clients_cpu, "s")
     for size in CLIENTS[-2:]:
         grown = statistics.median(played("roll_call", size, late=True).memory for _ in range(3))
         what = "memory of rank 0 beyond its store's"

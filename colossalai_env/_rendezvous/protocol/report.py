@@ -1,7 +1,9 @@
 """What each process reports of itself in the roll call, how it is written and read, and how processes are named."""
 
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -125,9 +127,22 @@ def read_reports(log: str | None) -> list[RankReport]:
     """Read a log of reports; one of another version is read as an error, as far as all versions agree."""
     lines = (log or "").splitlines()
     reports: list[RankReport] = []
-    for first in range(0, len(lines), AT_ONCE):
-        reports += map(_read, json.loads(f"[{','.join(lines[first : first + AT_ONCE])}]"))
+    with _uncollected():
+        for first in range(0, len(lines), AT_ONCE):
+            reports += map(_read, json.loads(f"[{','.join(lines[first : first + AT_ONCE])}]"))
     return reports
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage meanwhile: for thousands of new objects all of torch's would be looked through many times."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @attrs.define
