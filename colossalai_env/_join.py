@@ -39,7 +39,7 @@ from ._resolution import Resolution, examine
 from ._rows import READERS
 from .environ import Environ
 from .errors import ColossalaiEnvError, NotAsked, NotLaunched, SlowImport, UnsupportedTorch, ends_at_caller
-from .resolver import Claim, Resolver, ResolverProtocol
+from .resolver import Claim, Invalid, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ def _examined(
         return environ, resolution
     answer = launcher.complete(environ, deadline.remaining)
     if isinstance(answer, str):
-        return environ, resolution._replace(
-            outcome=NotAsked(missing.resolver, missing.variable, missing.found, missing.rank, answer)
-        )
+        failed = NotAsked(missing.resolver, missing.variable, missing.found, missing.rank, answer)
+        asked = tuple(one._replace(answer=Invalid(failed)) if one is deciding else one for one in resolution.candidates)
+        return environ, resolution._replace(candidates=asked, outcome=failed)
     environ = environ.plus(answer)
     return environ, examine(environ, given, resolver)
 
