@@ -1,7 +1,9 @@
-"""gloo's settings, in the C library's environment alone, where gloo looks: `os.environ` does not change."""
+"""gloo: its settings, in the C library's environment alone, where it looks; its words; the rest of its threads."""
 
 import os
 import re
+import time
+from pathlib import Path
 
 from ._addresses import is_loopback
 from .environ import Environ, is_set
@@ -57,3 +59,26 @@ def meaning(message: str, environ: Environ) -> str:
     chosen = environ.get(INTERFACE)
     why = f"{INTERFACE} is {chosen!r} there" if chosen else "its host's own name leads there"
     return f"a rank published {found.group(1)}, at which only its own host reaches it: {why}"
+
+
+def let_threads_rest(seconds: float) -> None:
+    """Wait until the threads that work for gloo have slept while the GIL was free; Linux alone tells that."""
+    until = time.monotonic() + seconds
+    before: list[str] = []
+    while time.monotonic() < until:
+        now = [line for task in Path("/proc/self/task").glob("*") for line in _schedule(task)]
+        if now == before and not any(line.startswith("State:\tR") for line in now):
+            break
+        before = now
+        time.sleep(0.001)
+
+
+def _schedule(task: Path) -> list[str]:
+    """Return whether a thread that works for gloo runs or sleeps, and how often it has changed between the two."""
+    try:
+        status = (task / "status").read_text()
+    except OSError:  # it has ended
+        return []
+    if not status.startswith("Name:\tpt_gloo_runloop"):
+        return []
+    return [line for line in status.splitlines() if line.startswith("State:") or "ctxt_switches" in line]

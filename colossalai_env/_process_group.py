@@ -6,7 +6,6 @@ torch takes seconds to import, so it is imported by what needs it, when rank 0's
 import random
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _gloo
@@ -93,22 +92,25 @@ ABANDONING = 1.0
 _kept: list[object] = []
 """Groups that are not to be freed."""
 
+RESTING = 5.0
+"""Seconds that gloo's threads may take to let go of what they have done, on a machine that is busy with other work."""
+
 
 def destroy() -> None:
     """Destroy the process group, unless the program did.
 
-    Before torch 2.8 a group of gloo is freed with the GIL held, and joins threads that may wait for the GIL to free
-    their last tensor (pytorch/pytorch#154976): of 60 plain processes that broadcast an object and destroyed the group,
-    10 hung with torch 2.6. There the group is kept, and its threads have a moment before Python may end.
+    A thread of gloo that has done its work frees what belongs to it, and needs the GIL for what Python gave: a tensor,
+    or the context of a backward pass. Where the group is freed with the GIL held, and joins that thread, neither goes
+    on: before torch 2.8 in every program (pytorch/pytorch#154976: of 60 plain processes that broadcast an object and
+    destroyed the group, 10 hung with torch 2.6); later where DDP's reducer holds the group last (torch 2.13, seen on a
+    busy machine). Where Python has ended before, the process aborts. So the threads rest before the group goes.
     """
     c10d = _c10d()
     if c10d.is_initialized():
-        old = torch_release() < (2, 8)
-        if old:
+        if torch_release() < (2, 8):
             _kept.append(c10d.group.WORLD)
+        _gloo.let_threads_rest(RESTING)
         c10d.destroy_process_group()
-        if old:
-            time.sleep(0.05)
 
 
 def is_made() -> bool:

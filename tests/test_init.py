@@ -180,6 +180,29 @@ except colossalai_env.errors.PortTaken:
     assert ended.lines("TOLD ") == ["[] 1"], ended.err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread does")
+def test_a_thread_of_gloo_that_has_still_to_free_what_python_gave_it_does_so_before_the_group_goes() -> None:
+    """Else torch joins it with the GIL held, where a model's reducer is the last that holds the group."""
+    program = """
+import ctypes, hashlib, threading, colossalai_env
+named, freed = threading.Event(), []
+def work():
+    ctypes.CDLL(None).prctl(15, b"pt_gloo_runloop")  # the name of gloo's threads
+    named.set()
+    hashlib.sha256(bytes(1 << 28))  # without the GIL
+    freed.append(True)
+job = colossalai_env.init_from_env(timeout=120)
+thread = threading.Thread(target=work)
+thread.start()
+named.wait()
+job.close()
+print(f"TOLD {freed}\\n", end="")
+"""
+    ended = run([warm(), "-c", program])
+    assert ended.code == 0, ended.err
+    assert ended.lines("TOLD ") == ["[True]"]
+
+
 def test_a_rank_that_is_interrupted_when_its_group_is_made_leaves_none_behind() -> None:
     program = """
 import colossalai_env, torch

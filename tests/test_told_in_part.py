@@ -55,3 +55,15 @@ def test_where_all_ranks_are_told_they_meet_there(port: bool) -> None:
 def test_a_rank_that_is_told_another_place_than_rank_0_says_what_may_be_the_cause() -> None:
     other = {"MASTER_ADDR": "127.0.0.77", "MASTER_PORT": str(free_port()), "PMIX_NAMESPACE": "another"}
     assert "set both on all ranks or on none" in ranks({1}, other, 4)[1].err
+
+
+def test_a_rank_whose_launcher_does_not_answer_tells_the_others_where_rank_0_is_given() -> None:
+    """Rank 1 asks PMIx how many processes there are, and no server is there."""
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PMIX_NAMESPACE": "prterun-vm-7@1"}
+    with Processes() as processes:
+        for own in ({"PMIX_RANK": "0", "pmix.job.size": "2"}, {"PMIX_RANK": "1"}):
+            processes.start([warm(), "-c", PROGRAM, "120"], {**master, **own})
+        first, second = processes.wait()
+    assert "NotAsked: " in second.err
+    assert "rank 1" in first.err
+    assert "PMIx_Init failed" in first.err
