@@ -9,7 +9,6 @@ import heapq
 import json
 import multiprocessing
 import os
-import random
 import resource
 import select
 import socket
@@ -67,7 +66,7 @@ def finder(target: tuple[str, int], rank: int, size: int) -> CountingFinder:
     """Return what a rank looks with; the nodes of this machine are told apart by the job."""
     job = f"7.0 on node {rank // NODE}"
     slowest = min(rendezvous.SLOWEST, 0.02 * (1 + size / 128))
-    return CountingFinder([target], slowest, job, crowd=size >= rendezvous.CROWD, apart=size / rendezvous.ARRIVING)
+    return CountingFinder([target], slowest, job, crowd=size >= rendezvous.CROWD)
 
 
 @attrs.define
@@ -78,7 +77,6 @@ class Followers:
     """
 
     target: tuple[str, int]
-    apart: float
     poll: select.epoll
     waiting: dict[int, int] = attrs.field(factory=dict[int, int])
     """How many, by their nodes."""
@@ -89,9 +87,9 @@ class Followers:
     """When some of them connect."""
 
     def go(self, node: int) -> None:
-        """Let those of a node connect when it is time."""
+        """Let those of a node connect next."""
         for _ in range(self.waiting.pop(node, 0)):
-            heapq.heappush(self.due, time.monotonic() + random.uniform(0.0, self.apart))
+            heapq.heappush(self.due, time.monotonic())
 
     def connect(self) -> None:
         """Let those connect whose time it is."""
@@ -131,7 +129,7 @@ def knock(  # noqa: C901, PLR0912, PLR0915 - one loop in which thousands take th
     numbers = {one._selector.fileno(): number for number, one in enumerate(finders)}  # pyright: ignore[reportAttributeAccessIssue]
     for file in numbers:
         poll.register(file, select.EPOLLIN)
-    followers = Followers(target, finders[0].apart, poll)
+    followers = Followers(target, poll)
     gc.disable()
     gate.wait()
     began = time.monotonic()

@@ -71,8 +71,6 @@ class StoreFinder:
     """Whether a directory answers at the targets, and not rank 0."""
     crowd: bool = False
     """Whether there are so many ranks that one of a node looks for all."""
-    apart: float = 0.0
-    """Seconds within which the others of its node then come: all at once they would fill rank 0's queue."""
     met: dict[Target, str] = attrs.field(factory=dict)
     """What answered last at each target."""
     _probes: list[_Probe] = attrs.field(init=False)
@@ -165,9 +163,8 @@ class StoreFinder:
     def _pass_gate(self) -> None:
         """Look by oneself, now that the one who looked has found the store or is gone."""
         self._leave_gate()
-        at = time.monotonic() + random.uniform(0.0, self.apart)  # noqa: S311 - no secret
         for probe in self._probes:
-            probe.due = min(probe.due, at)
+            probe.due = min(probe.due, time.monotonic())
 
     def _leave_gate(self) -> None:
         if self._gate.ahead is not None and self._gate.ahead in self._selector.get_map():

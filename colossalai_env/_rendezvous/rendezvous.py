@@ -47,8 +47,6 @@ SLOWEST = 0.5
 """Seconds between two tries of a rank to find the store, and half as many more at most: it is in within a second."""
 CROWD = 256
 """Ranks from which on one of a node looks for rank 0."""
-ARRIVING = 100_000
-"""Ranks that come within a second where they wait for another of their node to find rank 0: not all at once."""
 
 ON_ALL = "set both on all ranks or on none"
 
@@ -66,9 +64,7 @@ def reserve(frame: Frame) -> "Host | Contender | Guest":
     targets = [*_targets(endpoint), *_otherwise(endpoint)]
     size = identity.world_size or 1
     slowest = min(SLOWEST, 0.02 * (1 + size / 128))
-    finder = StoreFinder(
-        targets, slowest, record.job, directory=endpoint.directory, crowd=size >= CROWD, apart=size / ARRIVING
-    )
+    finder = StoreFinder(targets, slowest, record.job, directory=endpoint.directory, crowd=size >= CROWD)
     return Guest(
         frame, record, finder, [Directory(_free_listener(endpoint), record.job)] if endpoint.serves_directory else []
     )

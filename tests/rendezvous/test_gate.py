@@ -91,17 +91,6 @@ def test_when_one_has_found_the_store_all_find_it(node: list[Rank], place: socke
     del store
 
 
-def test_where_they_would_fill_rank_0s_queue_the_others_come_one_after_the_other(node: list[Rank]) -> None:
-    for rank in node:
-        rank.apart = 100.0
-    node[0].close()
-    began = time.monotonic()
-    for rank in node[1:]:
-        rank.look(began + 10 * pace())
-    assert [rank.knocks for rank in node[1:]] == [1] * (NODE - 1)
-    assert max(rank._probes[0].due for rank in node[1:]) - began > 1.0
-
-
 def test_a_rank_that_waits_for_a_stopped_one_finds_the_store_by_itself(node: list[Rank], place: socket.socket) -> None:
     place.listen()
     store = serve(place, place.getsockname(), 10).result()

@@ -223,7 +223,7 @@ class Network:
         return MemoryListener(("127.0.0.1", port), closing)
 
     def find(
-        self, targets: Sequence[Target], slowest: float = 0.0, job: str | None = None, **how: float
+        self, targets: Sequence[Target], slowest: float = 0.0, job: str | None = None, **how: bool
     ) -> MemoryFinder:
         """Make what looks for a store."""
         del slowest, how
