@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,7 +134,7 @@ def read_reports(log: str | None) -> list[RankReport]:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _uncollected() -> Generator[None]:
     """Collect no garbage meanwhile: for thousands of new objects all of torch's would be looked through many times."""
     collects = gc.isenabled()
     gc.disable()
