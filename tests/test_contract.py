@@ -286,7 +286,7 @@ def test_rank_0_may_be_told_its_own_host_where_it_need_not_be() -> None:
     [
         (
             platform(**ENDPOINT | {"emulated": nothing_else}),
-            "P_ENDPOINT is not .*: emulated= has to set P_ENDPOINT; where the launcher may leave it out, .*only_others=True",
+            "P_ENDPOINT is not .*: emulated= has to set P_ENDPOINT; where the launcher .*only_others=True",
         ),
         (
             platform(**ENDPOINT | {"host": derive(at, var("P_ENDPOINT", read=address_of))}),

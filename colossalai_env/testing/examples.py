@@ -102,7 +102,9 @@ class Examples:
         name = answer.error.variable
         host = any(field == "host" and name in names_of(row) for field, row in self.resolver.rows())
         others = ", or only_others=True where it is rank 0 that lacks it" if host else ""
-        return f": emulated= has to set {name}; where the launcher may leave it out, the row says required=False{others}"
+        return (
+            f": emulated= has to set {name}; where the launcher may leave it out, the row says required=False{others}"
+        )
 
     def _fields(self) -> frozenset[str]:
         """Return the fields of a table's rows; another resolver says what it says."""
