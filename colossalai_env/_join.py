@@ -185,7 +185,7 @@ def join_world(
     """Meet the other ranks and make the group, or raise on all ranks."""
     spec, frame = _framed(spec, deciding, environ, deadline)
     with ExitStack() as undo:
-        gloo = GlooSettings(environ)
+        gloo = GlooSettings(environ, agreed=environ.get(ROLL_CALL) != "off")
         undo.callback(gloo.close)
         reserved = reserve(frame)
         joining = Joining(reserved, describe_this_process(spec, spec.backend or ""))

@@ -137,30 +137,44 @@ print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
     assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
 
 
-@pytest.mark.parametrize(("own", "during"), [({}, "1"), ({"GLOO_ENABLE_STORE_V2_API": "0"}, "0")])
-def test_gloo_is_told_to_read_all_addresses_at_once_unless_the_user_says_otherwise(
-    own: dict[str, str], during: str, tmp_path: Path
+BATCHED, NUMBERED = "GLOO_ENABLE_STORE_V2_API", "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER"
+
+
+@pytest.mark.parametrize(
+    ("own", "during"),
+    [
+        ({}, ["1", "1"]),
+        ({BATCHED: "0"}, ["0", "1"]),
+        ({NUMBERED: "0"}, ["1", "1"]),
+        ({"COLOSSALAI_ENV_ROLL_CALL": "off"}, ["1", ""]),
+    ],
+)
+def test_gloo_is_told_how_to_read_all_addresses_and_the_users_own_words_are_back_when_the_group_is_made(
+    own: dict[str, str], during: list[str], tmp_path: Path
 ) -> None:
-    """Gloo asks the C library while the group is made; whatever the program starts later is told nothing."""
+    """Gloo asks the C library while the group is made; whatever the program starts later is told nothing.
+
+    The ranks have to agree on what numbers their connections have, or gloo ends one by a segmentation fault.
+    """
     config = tmp_path / "config.py"
-    config.write_text("""
+    config.write_text(f"""
 import ctypes
 getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p
-during = getenv(b"GLOO_ENABLE_STORE_V2_API").decode()
+during = [(getenv(name) or b"").decode() for name in ({BATCHED.encode()}, {NUMBERED.encode()})]
 """)
-    program = """
+    program = f"""
 import os, subprocess, sys, colossalai_env
 before = dict(os.environ)
 with colossalai_env.init_from_env(timeout=120, config=sys.argv[1]) as job:
     assert dict(os.environ) == before
-    child = subprocess.run(["printenv", "GLOO_ENABLE_STORE_V2_API"], capture_output=True, text=True)
-    print(f"TOLD {job.config.during} {child.stdout.strip()}\\n", end="")
+    later = [subprocess.run(["printenv", name], capture_output=True, text=True) for name in ({BATCHED!r}, {NUMBERED!r})]
+    print(f"TOLD {{[*job.config.during]}} {{[child.stdout.strip() for child in later]}}\\n", end="")
 """
     command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
     ended = run([*command, config], own)
     assert ended.code == 0, ended.err
-    assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
+    assert ended.lines("TOLD ") == [f"{during} {[own.get(BATCHED, ''), own.get(NUMBERED, '')]}"] * 2
 
 
 def test_what_gloo_is_told_is_taken_back_where_rank_0_cannot_listen() -> None:
@@ -169,7 +183,7 @@ import subprocess, colossalai_env
 try:
     colossalai_env.init_from_env(timeout=120)
 except colossalai_env.errors.PortTaken:
-    names = ["GLOO_ENABLE_STORE_V2_API", "GLOO_SOCKET_IFNAME"]
+    names = ["GLOO_ENABLE_STORE_V2_API", "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER", "GLOO_SOCKET_IFNAME"]
     child = subprocess.run(["printenv", *names], capture_output=True, text=True)
     print(f"TOLD {child.stdout.split()} {child.returncode}\\n", end="")
 """
