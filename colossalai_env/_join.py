@@ -3,9 +3,9 @@
 import logging
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,7 +17,6 @@ from ._adopt import adopt
 from ._arguments import Given, arguments, unread
 from ._candidates import Candidate
 from ._children import doubt, refuse_child, refuse_import
-from ._combination import MASTER
 from ._config import ConfigLike, load_config
 from ._derived import derived_ports
 from ._gloo import GlooSettings
@@ -29,16 +28,13 @@ from ._rendezvous.entered import Entered, Frame
 from ._rendezvous.formed import Gathered
 from ._rendezvous.identity import Here, Identity
 from ._rendezvous.listener import check_file_descriptors
-from ._rendezvous.protocol.report import RankReport
 from ._rendezvous.protocol.requests import Deadline
-from ._rendezvous.protocol.timing import REPORT_FAILURE
 from ._rendezvous.rendezvous import Contender, Guest, Host, reserve
 from ._rendezvous.torch_store import Store, import_torch, load_torch
-from ._reporting import Joining, failures_reported, interrupts_reported
+from ._reporting import Joining, failures_reported, interrupts_reported, report_failure
 from ._resolution import Resolution, examine
-from ._rows import READERS
 from .environ import Environ
-from .errors import ColossalaiEnvError, NotAsked, NotLaunched, SlowImport, UnsupportedTorch, ends_at_caller
+from .errors import ColossalaiEnvError, NotAsked, SlowImport, UnsupportedTorch, ends_at_caller
 from .resolver import Claim, Invalid, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
@@ -300,67 +296,3 @@ def _job_end(resolver: ResolverProtocol | None, environ: Environ, deadline: Dead
     end = resolver.job_end(environ) if isinstance(resolver, Resolver) else None
     remaining = 0.0 if end is None else end - time.time()
     return deadline.clock() + remaining if 0 < remaining < deadline.remaining else float("inf")
-
-
-def report_failure(
-    failure: ColossalaiEnvError, resolution: Resolution, environ: Environ, given: dict[str, Given]
-) -> None:
-    """Report to the others, as far as they can be met, an error in this rank's own environment."""
-    deadline = Deadline(time.monotonic, time.monotonic(), REPORT_FAILURE)
-    try:
-        found = _partial_identity(resolution, environ, given, deadline)
-        if found is None:
-            return
-        identity, endpoint = found
-        here = Here.now()
-        phase = reserve(Frame(identity, endpoint, deadline, here))
-        report = RankReport.of_error(identity.rank, here.host, here.pid, str(failure), identity.world_size or 1)
-        try:
-            phase.fail(report)
-        finally:
-            phase.close()
-    except ColossalaiEnvError as trouble:
-        log.debug("the failure could not be reported: %s", trouble)
-
-
-def _partial_identity(
-    resolution: Resolution, environ: Environ, given: dict[str, Given], deadline: Deadline
-) -> tuple[Identity, Endpoint] | None:
-    """Put together what can be read in spite of an error; None where the others cannot be met."""
-    deciding = resolution.deciding
-    resolver = deciding.resolver if deciding else None
-    if isinstance(resolution.outcome, NotLaunched):
-        return None
-    name = deciding.name if deciding else "unknown"
-    spec = resolution.refused or _readable(resolver, name, environ, given)
-    if spec is None:
-        return None
-    located, endpoint = locate(spec, environ, (), deadline.remaining, getattr(resolver, "directory", None))
-    rank = spec.rank if "rank" in spec.sources else None
-    size = spec.world_size if "world_size" in spec.sources else None
-    return Identity(rank=rank, world_size=size, job=located.job_id, agent_store=spec.agent_store), endpoint
-
-
-def _readable(
-    resolver: ResolverProtocol | None, name: str, environ: Environ, given: dict[str, Given]
-) -> DistSpec | None:
-    """Return what can be read of where the others are; a rank and a world size without a source are only stand-ins."""
-    found: dict[str, Any] = resolver.readable(environ) if isinstance(resolver, Resolver) else {}
-    for field, variable in MASTER.items():
-        with suppress(ValueError):
-            found[field] = READERS[field](environ.get(variable) or "")
-    found.update({field: item.value for field, item in given.items()})
-    said = {
-        field: found[field]
-        for field in ("rank", "world_size", "host", "port", "job_id", "agent_store")
-        if found.get(field) is not None
-    }
-    if not ("host" in said or getattr(resolver, "directory", None)) or not {"port", "job_id"} & said.keys():
-        return None
-    sources = {field: Source("MASTER_ADDR", Origin.CHOSEN) if field == "host" else Source(name) for field in said}
-    rank = said.setdefault("rank", 1)
-    said.setdefault("world_size", max(2, rank + 1))
-    try:
-        return DistSpec(**said, sources=sources, resolver=name)
-    except (ColossalaiEnvError, TypeError):
-        return None

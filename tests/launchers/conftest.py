@@ -79,10 +79,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def release(request: pytest.FixtureRequest) -> None:
-    """Note for the report on which Slurm the test runs."""
+    """Let the jobs of the test before end, and note for the report on which Slurm the test runs."""
     for name in {"bed", "cluster_bed"} & {*request.fixturenames}:
         given = request.getfixturevalue(name)
         cluster, bed = given if name == "cluster_bed" else (CLUSTERS["installed"], given)
+        Slurm(bed, cluster).rest()
         if bed.folder not in SAID:
             SAID[bed.folder] = f"{bed.run(HEAD, ['srun', '--version']).out.strip()}, {cluster.name}"
         item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType]

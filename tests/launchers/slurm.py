@@ -84,6 +84,10 @@ class Slurm:
         self._daemon(HEAD, ["slurmctld"])
         for name in NODES:
             self._daemon(name, ["slurmd", "-N", "cn001" if name == "odd-host" else name])
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until all nodes are idle: a job gets the first ones then."""
         wait_until(self._idle, "all nodes idle")
 
     def version(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from colossalai_env import ColossalaiEnvError
 from colossalai_env._addresses import is_loopback
 from colossalai_env._arguments import arguments
 from colossalai_env._rendezvous.protocol.requests import Deadline
+from colossalai_env._reporting import report_failure
 from colossalai_env._resolution import examine
 from colossalai_env.environ import Environ
 from tests.faults.dialects import environment, keywords
@@ -111,7 +112,7 @@ class Life:
         resolution = examine(environ, given)
         outcome = resolution.outcome
         if isinstance(outcome, ColossalaiEnvError):
-            join.report_failure(outcome, resolution, environ, given)
+            report_failure(outcome, resolution, environ, given)
             raise outcome
         return join.join_world(outcome, resolution.deciding, environ, deadline, None, {})
 

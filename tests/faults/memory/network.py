@@ -316,6 +316,7 @@ class Network:
         """Stand in place of what is real."""
         client = type("Client", (MemoryClient,), {"world": self.world})
         own = ("listen", "serve", "turn_away", "leave_word", "is_answered", "new_record", "has_left", "leave")
+        clock = SimpleNamespace(monotonic=self.world.clock, time=time.time)
         put: list[tuple[object, str, object]] = [
             *((rendezvous, name, getattr(self, name)) for name in own),
             (rendezvous, "StoreFinder", self.find),
@@ -329,7 +330,10 @@ class Network:
             (join, "import_torch", lambda: MemoryCall(self.world)),
             (join, "GlooSettings", _gloo),
             (reporting, "interruptible", nullcontext),
-            (join, "time", SimpleNamespace(monotonic=self.world.clock, time=time.time)),
+            *(
+                (module, "time", SimpleNamespace(monotonic=self.world.clock, time=time.time))
+                for module in (join, reporting)
+            ),
             (process_group, "make", self.make),
             (process_group, "abandon", _nothing),
             (join, "hardware", NOTHING),
