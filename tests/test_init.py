@@ -194,6 +194,29 @@ except colossalai_env.errors.PortTaken:
     assert ended.lines("TOLD ") == ["[] 1"], ended.err
 
 
+@pytest.mark.xdist_group("name server")
+@pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolv.conf need root")
+def test_a_process_that_is_alone_does_not_wait_for_a_name_server(tmp_path: Path) -> None:
+    """Gloo looks its host's own name up, and a name server that is silent took 10 s for it."""
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\n")
+    there = f"hostname odd-host; for f in hosts resolv.conf; do mount --bind {tmp_path}/$f /etc/$f; done; exec "
+    program = """
+import colossalai_env, torch
+with colossalai_env.init_from_env():
+    total = torch.ones(1)
+    torch.distributed.all_reduce(total)
+print(f"TOLD {total.item()}")
+"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nameserver:
+        nameserver.bind(("127.0.0.9", 53))
+        ended = run(["unshare", "--mount", "--uts", "sh", "-ec", f'{there} "$@"', "sh", sys.executable, "-c", program])
+        nameserver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            nameserver.recv(1)
+    assert ended.lines("TOLD ") == ["1.0"], ended.err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread does")
 def test_a_thread_of_gloo_that_has_still_to_free_what_python_gave_it_does_so_before_the_group_goes() -> None:
     """Else torch joins it with the GIL held, where a model's reducer is the last that holds the group."""
