@@ -248,7 +248,9 @@ def _connecting(rounds: int) -> Iterator[Finding]:
             others = {name: statistics.median(times[name]) for name in (GLOO, LAZY)}
             yield Figure(QUESTION, MESHED, who, statistics.median(times[TUNED]), "ms", beside=others)
             most = 0.3 if size >= MANY else None
-            yield Figure(QUESTION, f"{who}, {MESHED}", "as this library sets it, ratio to gloo's own", relative, "x", most=most)
+            yield Figure(
+                QUESTION, f"{who}, {MESHED}", "as this library sets it, ratio to gloo's own", relative, "x", most=most
+            )
     title = "Gloo connects processes of one machine"
     yield Picture("gloo", title, curves(title, "processes", "ms until a first sum", drawn))
 

@@ -69,9 +69,7 @@ def measure(pairs: int, against: Path | None = None) -> Iterator[Finding]:
     unplayed = "is not played with so many ranks: gloo's traffic grows with their square"
     for field, (case, unit) in MEASURED.items():
         for size, costs in found.items():
-            beside = {
-                name: getattr(costs[name], field) if name in costs else unplayed for name in (ONE_BY_ONE, TUNED)
-            }
+            beside = {name: getattr(costs[name], field) if name in costs else unplayed for name in (ONE_BY_ONE, TUNED)}
             limit = WALL.get(size) if field == "wall" else LIMITS.get(field)
             yield Figure(QUESTION, case, _ranks(size), getattr(costs[OURS], field), unit, most=limit, beside=beside)
     for size, costs in found.items():
