@@ -330,10 +330,7 @@ class Network:
             (join, "import_torch", lambda: MemoryCall(self.world)),
             (join, "GlooSettings", _gloo),
             (reporting, "interruptible", nullcontext),
-            *(
-                (module, "time", SimpleNamespace(monotonic=self.world.clock, time=time.time))
-                for module in (join, reporting)
-            ),
+            *((module, "time", clock) for module in (join, reporting)),
             (process_group, "make", self.make),
             (process_group, "abandon", _nothing),
             (join, "hardware", NOTHING),
