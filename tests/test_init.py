@@ -161,7 +161,7 @@ def test_gloo_is_told_how_to_read_all_addresses_and_the_users_own_words_are_back
 import ctypes
 getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p
-during = [(getenv(name) or b"").decode() for name in ({BATCHED.encode()}, {NUMBERED.encode()})]
+during = [(getenv(name) or b"").decode() for name in ({BATCHED.encode()!r}, {NUMBERED.encode()!r})]
 """)
     program = f"""
 import os, subprocess, sys, colossalai_env
