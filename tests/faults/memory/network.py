@@ -341,7 +341,8 @@ class Network:
             yield
 
 
-def _gloo(_: Environ) -> SimpleNamespace:
+def _gloo(_: Environ, *, agreed: bool) -> SimpleNamespace:
+    del agreed
     return NOTHING
 
 
