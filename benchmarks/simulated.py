@@ -81,9 +81,9 @@ def roll_call(rank: int, size: int) -> Protocol[Any]:
     return member(report(rank, size), "pid 1 on n0", Deadline(time.monotonic, time.monotonic(), 300))
 
 
-def _address(rank: int, size: int) -> str:
-    """Return as many bytes as gloo's address of a rank has: 8 for each other rank besides name and socket."""
-    return f"gpu-node-{rank // 8:05}.cluster.example".ljust(160 + 8 * size)
+def _address(rank: int, numbers: int = 0) -> str:
+    """Return as many bytes as gloo's address of a rank has: name and socket, and 8 for each of its numbers."""
+    return f"gpu-node-{rank // 8:05}.cluster.example".ljust(160 + 8 * numbers)
 
 
 def one_by_one(rank: int, size: int) -> Protocol[None]:
@@ -94,16 +94,16 @@ def one_by_one(rank: int, size: int) -> Protocol[None]:
         yield Read(f"gloo/{other}", float("inf"))
 
 
-def batched(rank: int, size: int) -> Protocol[None]:
-    """Publish an address and read all, as gloo does with batched reads."""
-    yield Post({f"gloo/{rank}": _address(rank, size)})
+def tuned(rank: int, size: int) -> Protocol[None]:
+    """Publish an address and read all, as gloo does with batched reads and ranks for numbers."""
+    yield Post({f"gloo/{rank}": _address(rank)})
     for first in range(0, size, BATCH):
         keys = tuple(f"gloo/{other}" for other in range(first, min(first + BATCH, size)))
         yield Await(keys, float("inf"))
         yield ReadAll(keys)
 
 
-PLAYS: dict[str, Play] = {play.__name__: play for play in (roll_call, one_by_one, batched)}
+PLAYS: dict[str, Play] = {play.__name__: play for play in (roll_call, one_by_one, tuned)}
 
 
 @attrs.frozen

@@ -2,14 +2,22 @@
 
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
-from ._addresses import is_loopback
-from .environ import Environ, is_set
+from ._addresses import interface_of, is_loopback
+from .environ import Environ, value_now
 
 BATCHED = "GLOO_ENABLE_STORE_V2_API"
 """Has gloo ask the store for all ranks' addresses at once, and not for one after the other (gloo/common/utils.cc)."""
+
+NUMBERED = "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER"
+"""Has gloo take the rank of who connects for the number of the connection, so an address holds no number for each rank.
+
+gloo knows it from torch 2.7 on (gloo/transport/tcp/context.cc). A rank that others do not agree with ends with a
+segmentation fault (torch 2.13), so a value of the user's, which may be one rank's alone, does not count.
+"""
 
 INTERFACE = "GLOO_SOCKET_IFNAME"
 """Names the interface whose address gloo publishes; by default it is the address of the host's own name."""
@@ -21,34 +29,45 @@ REMOTE = re.compile(r"remote=\[?([0-9a-f.:]+?)\]?:\d")
 class GlooSettings:
     """What is set for gloo unless the user has set it; made before threads run, since the variables' list moves then.
 
-    A value may change later: that moves no list.
+    A value may change later: that moves no list. `agreed` says whether the roll call finds ranks of another torch.
     """
 
-    def __init__(self, environ: Environ) -> None:
+    def __init__(self, environ: Environ, *, agreed: bool) -> None:
         self._ours = {name for name in (BATCHED, INTERFACE) if name not in environ}
+        if agreed:
+            self._ours.add(NUMBERED)
         for name in self._ours:
-            os.putenv(name, "1" if name == BATCHED else "")
+            os.putenv(name, "" if name == INTERFACE else "1")
 
     def choose(self, interface: str | None) -> None:
         """Publish the address of this interface, in all groups of the job; None leaves the choice to gloo."""
         if INTERFACE in self._ours and interface is not None:
             os.putenv(INTERFACE, interface)
         else:
-            self._unset(INTERFACE)
+            self._take_back(INTERFACE)
 
     def formed(self) -> None:
         """Take back what is for the making of the first group."""
-        self._unset(BATCHED)
+        self._take_back(BATCHED, NUMBERED)
 
     def close(self) -> None:
-        """Take back all that was set, but for what the program has set itself meanwhile."""
-        for name in (BATCHED, INTERFACE):
-            self._unset(name)
+        """Take back all that was set."""
+        self._take_back(*self._ours)
 
-    def _unset(self, name: str) -> None:
-        if name in self._ours and not is_set(name):
-            os.unsetenv(name)
-        self._ours.discard(name)
+    def _take_back(self, *names: str) -> None:
+        """Tell the C library again what `os.environ` holds, which the program may have changed meanwhile."""
+        for name in self._ours.intersection(names):
+            value = value_now(name)
+            if value is None:
+                os.unsetenv(name)
+            else:
+                os.putenv(name, value)
+        self._ours.difference_update(names)
+
+
+def loopback() -> str | None:
+    """Return the interface on which a process that is alone needs to ask nobody for its host's name; Linux tells it."""
+    return interface_of("127.0.0.1") if sys.platform == "linux" else None
 
 
 def meaning(message: str, environ: Environ) -> str:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from ._candidates import Candidate
 from ._children import doubt, refuse_child, refuse_import
 from ._config import ConfigLike, load_config
 from ._derived import derived_ports
-from ._gloo import GlooSettings
+from ._gloo import GlooSettings, loopback
 from ._job import Job, describe_this_process, refuse_second, run, with_placement
 from ._libraries import overlooked
 from ._locate import locate, refuse_platform
@@ -159,13 +159,15 @@ def _seconds(timeout: float | timedelta | None) -> float:
 def _join_single(
     spec: DistSpec, environ: Environ, device: "torch.device | str | int | None", config: ConfigLike
 ) -> Job:
-    """Make the group of a single process: no socket, no waiting."""
+    """Make the group of a single process: no waiting, not for a name server either."""
     settings = load_config(config)
-    load_torch()
-    accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
-    chosen = devices.named(accelerators, devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank))
-    spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
-    process_group.make_alone(environ, spec, backend, chosen)
+    with closing(GlooSettings(environ, agreed=False)) as gloo:
+        load_torch()
+        accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
+        chosen = devices.named(accelerators, devices.index_of(device, spec.local_rank or 0, accelerators, spec.rank))
+        spec = attrs.evolve(spec, local_rank=0, local_world_size=1, node_rank=0, num_nodes=1)
+        gloo.choose(loopback() if "gloo" in backend else None)
+        process_group.make_alone(environ, spec, backend, chosen)
     hardware.select(chosen)
     return Job(spec, chosen, backend, settings)
 
@@ -181,7 +183,7 @@ def join_world(
     """Meet the other ranks and make the group, or raise on all ranks."""
     spec, frame = _framed(spec, deciding, environ, deadline)
     with ExitStack() as undo:
-        gloo = GlooSettings(environ)
+        gloo = GlooSettings(environ, agreed=environ.get(ROLL_CALL) != "off")
         undo.callback(gloo.close)
         reserved = reserve(frame)
         joining = Joining(reserved, describe_this_process(spec, spec.backend or ""))

@@ -73,9 +73,9 @@ class Environ:
         return value
 
 
-def is_set(name: str) -> bool:
-    """Return whether this process's environment has a variable now, without a copy of all."""
-    return name in os.environ
+def value_now(name: str) -> str | None:
+    """Return the text of a variable in this process's environment as it is now, without a copy of all."""
+    return os.environ.get(name)
 
 
 class Export:

@@ -271,6 +271,40 @@ def test_a_row_that_rank_0_is_not_told_is_named() -> None:
         contract(table).test_all_ranks_of_a_launch_agree()
 
 
+def endpoint_told_to_all(spec: DistSpec) -> dict[str, str]:
+    return {"P_ENDPOINT": f"{spec.host}:6000"}
+
+
+def test_rank_0_may_be_told_its_own_host_where_it_need_not_be() -> None:
+    table = platform(**ENDPOINT | {"emulated": endpoint_told_to_all})
+    with profile(max_examples=50):
+        contract(table).test_a_lost_variable_makes_nobody_else_of_the_process()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (
+            platform(**ENDPOINT | {"emulated": nothing_else}),
+            "P_ENDPOINT is not .*: emulated= has to set P_ENDPOINT; where the launcher .*only_others=True",
+        ),
+        (
+            platform(**ENDPOINT | {"host": derive(at, var("P_ENDPOINT", read=address_of))}),
+            "P_ENDPOINT is not .* or only_others=True where it is rank 0 that lacks it",
+        ),
+        (
+            platform(**MAIN_NODE | {"rank": var(INDEX, read=from_one)}),
+            r"P_NODE is '0'.*: a row with read= needs write=, and derived rows need emulated=",
+        ),
+    ],
+    ids=["a derived row", "a row that rank 0 is not told", "a row that is read from 1 and written from 0"],
+)
+def test_what_a_table_lacks_to_read_what_it_emulates_is_said(table: Resolver, told: str) -> None:
+    with profile(max_examples=50), pytest.raises(BrokenLaw, match=told) as broken:
+        contract(table).test_each_process_is_read_as_its_own_rank()
+    assert not getattr(broken.value, "__notes__", [])
+
+
 def table_doing(deed: Callable[[], object]) -> Resolver:
     def done(rank: int) -> int:
         deed()

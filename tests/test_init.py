@@ -137,30 +137,44 @@ print(f"TOLD {total.item()} {job.local_rank} {len(job.topology)}\\n", end="")
     assert sorted(ended.lines("TOLD ")) == ["2.0 0 0", "2.0 1 0"]
 
 
-@pytest.mark.parametrize(("own", "during"), [({}, "1"), ({"GLOO_ENABLE_STORE_V2_API": "0"}, "0")])
-def test_gloo_is_told_to_read_all_addresses_at_once_unless_the_user_says_otherwise(
-    own: dict[str, str], during: str, tmp_path: Path
+BATCHED, NUMBERED = "GLOO_ENABLE_STORE_V2_API", "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER"
+
+
+@pytest.mark.parametrize(
+    ("own", "during"),
+    [
+        ({}, ["1", "1"]),
+        ({BATCHED: "0"}, ["0", "1"]),
+        ({NUMBERED: "0"}, ["1", "1"]),
+        ({"COLOSSALAI_ENV_ROLL_CALL": "off"}, ["1", ""]),
+    ],
+)
+def test_gloo_is_told_how_to_read_all_addresses_and_the_users_own_words_are_back_when_the_group_is_made(
+    own: dict[str, str], during: list[str], tmp_path: Path
 ) -> None:
-    """Gloo asks the C library while the group is made; whatever the program starts later is told nothing."""
+    """Gloo asks the C library while the group is made; whatever the program starts later is told nothing.
+
+    The ranks have to agree on what numbers their connections have, or gloo ends one by a segmentation fault.
+    """
     config = tmp_path / "config.py"
-    config.write_text("""
+    config.write_text(f"""
 import ctypes
 getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p
-during = getenv(b"GLOO_ENABLE_STORE_V2_API").decode()
+during = [(getenv(name) or b"").decode() for name in ({BATCHED.encode()!r}, {NUMBERED.encode()!r})]
 """)
-    program = """
+    program = f"""
 import os, subprocess, sys, colossalai_env
 before = dict(os.environ)
 with colossalai_env.init_from_env(timeout=120, config=sys.argv[1]) as job:
     assert dict(os.environ) == before
-    child = subprocess.run(["printenv", "GLOO_ENABLE_STORE_V2_API"], capture_output=True, text=True)
-    print(f"TOLD {job.config.during} {child.stdout.strip()}\\n", end="")
+    later = [subprocess.run(["printenv", name], capture_output=True, text=True) for name in ({BATCHED!r}, {NUMBERED!r})]
+    print(f"TOLD {{[*job.config.during]}} {{[child.stdout.strip() for child in later]}}\\n", end="")
 """
     command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
     ended = run([*command, config], own)
     assert ended.code == 0, ended.err
-    assert ended.lines("TOLD ") == [f"{during} {own.get('GLOO_ENABLE_STORE_V2_API', '')}"] * 2
+    assert ended.lines("TOLD ") == [f"{during} {[own.get(BATCHED, ''), own.get(NUMBERED, '')]}"] * 2
 
 
 def test_what_gloo_is_told_is_taken_back_where_rank_0_cannot_listen() -> None:
@@ -169,7 +183,7 @@ import subprocess, colossalai_env
 try:
     colossalai_env.init_from_env(timeout=120)
 except colossalai_env.errors.PortTaken:
-    names = ["GLOO_ENABLE_STORE_V2_API", "GLOO_SOCKET_IFNAME"]
+    names = ["GLOO_ENABLE_STORE_V2_API", "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER", "GLOO_SOCKET_IFNAME"]
     child = subprocess.run(["printenv", *names], capture_output=True, text=True)
     print(f"TOLD {child.stdout.split()} {child.returncode}\\n", end="")
 """
@@ -178,6 +192,28 @@ except colossalai_env.errors.PortTaken:
         rank0 = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         ended = run([warm(), "-c", program], rank0)
     assert ended.lines("TOLD ") == ["[] 1"], ended.err
+
+
+@pytest.mark.xdist_group("name server")
+@pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolv.conf need root")
+def test_a_process_that_is_alone_does_not_wait_for_a_name_server(tmp_path: Path) -> None:
+    """Gloo looks its host's own name up, and a name server that is silent took 10 s for it."""
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\n")
+    there = f"hostname odd-host; for f in hosts resolv.conf; do mount --bind {tmp_path}/$f /etc/$f; done; exec "
+    program = """
+import colossalai_env, torch
+with colossalai_env.init_from_env():
+    total = torch.ones(1)
+    torch.distributed.all_reduce(total)
+print(f"TOLD {total.item()}")
+"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nameserver:
+        nameserver.bind(("127.0.0.9", 53))
+        ended = run(["unshare", "--mount", "--uts", "sh", "-ec", f'{there} "$@"', "sh", sys.executable, "-c", program])
+        with pytest.raises(BlockingIOError):
+            nameserver.recv(1, socket.MSG_DONTWAIT)
+    assert ended.lines("TOLD ") == ["1.0"], ended.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread does")

@@ -1,5 +1,6 @@
 """The pages for users: scripts are the files that they name, and commands do what is said of them."""
 
+import importlib.metadata
 import inspect
 import json
 import os
@@ -17,6 +18,7 @@ import colossalai_env
 from tests.pages import EXAMPLES, FENCE, PAGES, ROOT, SHOWN, Commands, commands, environment, examples_in, sections
 from tests.processes import TORCHRUN, Processes, free_port, run
 from tests.test_docs import MPIRUN
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,13 @@ def test_a_script_on_a_page_is_the_file_that_it_names(page: Path) -> None:
         assert script == (ROOT / name).read_text(), f"{page.name} shows another {name}"
     if page.name != "write-a-resolver.md":  # its py block is a file that the page has written
         assert len(re.findall(r"^```py$", text, re.MULTILINE)) == sum(name.endswith(".py") for name, _ in shown)
+
+
+def test_the_index_leads_to_every_page() -> None:
+    """In one click, on a forge too, which shows no table of contents."""
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([\w/-]+\.md)", index.read_text())}
+    assert {page for page in PAGES if page.name != "README.md"} - linked == {index}
 
 
 def test_every_example_stands_on_a_page() -> None:
@@ -80,6 +89,91 @@ def test_the_commands_of_a_page_do_what_it_says(block: Commands, tmp_path: Path)
     once = 1 if script == "ddp.py" else sum(script in line for line in block.text.splitlines())
     expected = 3 if script == "test_sum.py" else once  # pytest prints on each rank
     assert ended.out.count(PRINTED[script]) == expected, ended.out
+
+
+COMMANDS = [*commands("docs/reference/command-line.md"), *commands(f"{HOW_TO}check-a-launch.md")]
+"""What is typed of this library's own; tests/launchers run what srun starts."""
+
+LAUNCHED = [line for block in COMMANDS for line in block.text.splitlines() if line.startswith(("torchrun", "mpirun"))]
+
+
+@pytest.mark.parametrize("line", LAUNCHED)
+def test_a_command_of_this_library_is_started_by_a_launcher_as_its_page_says(line: str, tmp_path: Path) -> None:
+    if line.startswith("mpirun") and not MPIRUN.exists():
+        pytest.skip("no Open MPI in .venv/mpi (make .venv/mpi/ready)")
+    (tmp_path / "hosts").write_text("localhost slots=8\n")
+    starters = {"torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none", "--oversubscribe"]}
+    started, command = line.split(" colossalai-env ")
+    first, *options = started.split()
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with Processes() as processes:
+        words = [*starters[first], *options, warm(), "-m", "colossalai_env", *command.split()]
+        processes.start(words, root, tmp_path)
+        (ended,) = processes.wait(120)
+    assert ended.code == 0, ended.err
+    (size,) = re.findall(r"-np?(?:roc-per-node)?[ =](\d+)", line)
+    if command == "explain":
+        answers = re.findall(r"^Answer: rank (\d) of (\d)", ended.out, re.MULTILINE)
+        assert sorted(answers) == [(str(rank), size) for rank in range(int(size))]
+    else:
+        assert ended.out.startswith(f"{size} ranks on 1 node, gloo"), ended.out
+        assert [(tmp_path / name).exists() for name in re.findall(r"--html (\S+)", line)] in ([], [True])
+
+
+def test_an_environment_is_explained_as_the_command_lines_page_says(tmp_path: Path) -> None:
+    (block,) = (block for block in COMMANDS if "--env-file" in block.text)
+    here = Commands(block.page, block.text.replace("/4711/", "/$$/"))
+    ended = here.run(tmp_path)
+    assert ended.code == 0, ended.err
+    answers = re.findall(r"^Answer: (rank \d of \d).*, by (\S+)$", ended.out, re.MULTILINE)
+    assert answers == [("rank 3 of 4", "cli-args"), ("rank 0 of 1", "single-process")], ended.out
+
+
+def test_plugins_are_written_as_the_command_lines_page_says(tmp_path: Path) -> None:
+    (block,) = (block for block in COMMANDS if "new-plugin" in block.text)
+    assert block.run(tmp_path).code == 0
+    modules = [(tmp_path / f"colossalai-env-{name}/colossalai_env_{name}/__init__.py") for name in ("acme", "cloud")]
+    assert ["counts_nodes" in module.read_text() for module in modules] == [False, True]
+
+
+def test_every_command_of_this_library_on_a_page_is_run() -> None:
+    """By a test above, by the bed's, or by the page's own; so is what a page shows with what it prints."""
+    left = [
+        block.text for block in COMMANDS if not re.search(r"^srun|^(torch|mpi)run|--env-file|new-plugin", block.text)
+    ]
+    assert left == []
+    pages = {page.stem for page in PAGES for language, _ in FENCE.findall(page.read_text()) if language == "bash"}
+    assert pages == {
+        *("README", "launch", "index", "check-a-launch", "command-line", "override-a-config", "recipes"),
+        *("run-under-slurm", "train-and-restart", "use-gpus", "use-jax", "use-lightning", "write-a-resolver"),
+    }
+
+
+def made() -> list[str]:
+    """Return what the pages and a contributor's page have make do."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / f"{HOW_TO}use-gpus.md"]
+    return sorted(
+        {name for page in pages for name in re.findall(r"^ *make ([\w-]+) +#", page.read_text(), re.MULTILINE)}
+    )
+
+
+@pytest.mark.parametrize("target", made())
+def test_what_a_page_has_make_do_is_known_to_it(target: str) -> None:
+    ran = run(["make", "--dry-run", "--directory", ROOT, target])
+    assert ran.code == 0, ran.err
+
+
+def test_the_demo_trains_together_and_alone(tmp_path: Path) -> None:
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {warm()} "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "ready").touch()
+    path = {"CUDA_VISIBLE_DEVICES": "", "PYTHON_EXEC": warm(), "PATH": "/usr/bin:/bin"}
+    ran = run(["make", "--directory", ROOT, "demo", f"DEMO={tmp_path}"], path, 120)
+    assert ran.code == 0, ran.err
+    assert "four processes train on CPUs" in ran.out
+    assert ran.out.count("accuracy on 360 unseen digits") == 2
 
 
 def test_torchrun_starts_the_ranks_again_and_they_go_on(tmp_path: Path) -> None:
@@ -222,6 +316,31 @@ def test_the_image_starts_what_it_was_given(tmp_path: Path) -> None:
         (ended,) = processes.wait()
     assert ended.code == 0, ended.err
     assert "begin with epoch 0" in ended.out
+
+
+def test_containers_on_two_nodes_train_together(tmp_path: Path) -> None:
+    """The words after the image's name, once for each node, as processes of this host."""
+    page = (ROOT / f"{HOW_TO}run-in-containers.md").read_text()
+    (typed,) = (text for language, text in FENCE.findall(page) if language == "sh" and "--nnodes" in text)
+    options, _, command = typed.replace("\\\n", " ").partition(" train ")
+    assert options.startswith("docker run --gpus all ")
+    words = command.replace("gpu-a01", "127.0.0.1").replace("29500", str(free_port())).split()
+    assert words[0] == "torchrun"
+    folder = examples_in(tmp_path)
+    with Processes() as processes:
+        for node in ("0", "1"):
+            here = [word.replace("--node-rank=0", f"--node-rank={node}").replace("=auto", "=2") for word in words[1:]]
+            processes.start([*torchrun(), *here], {"CUDA_VISIBLE_DEVICES": ""}, folder)
+        ended = processes.wait()
+    assert [process.code for process in ended] == [0, 0], ended
+    assert sum(process.out.count("4 ranks begin with epoch 0") for process in ended) == 1
+
+
+def test_every_extra_that_a_page_installs_is_there() -> None:
+    extras = set(importlib.metadata.metadata("colossalai-env").get_all("Provides-Extra") or ())
+    named = {name for page in PAGES for name in re.findall(r"pip install [^\n]*\.\[(\w+)\]", page.read_text())}
+    assert named == {"testing", "torch"}
+    assert named <= extras
 
 
 def rows(page: str, head: str) -> list[list[str]]:

@@ -67,6 +67,9 @@ class DamageLaws(Examples):
         for name in (*PLACE[: -2 if alone else None], *(["job_id"] if lost and not less and not alone else [])):
             meant, read = getattr(whole, name), getattr(answer, name)
             ruled = name in {"host", "port"} and answer.origin(name) is Origin.RULE
+            own = lost and name == "host" and read is None and self._knows_itself(damaged.started.rank)
+            if own:
+                continue
             if meant not in {None, read} and not ruled and not (less and read is None):
                 told = f"{damaged.name} is {'lost' if lost else repr(damaged.text)}"
                 told = f"{told}, and {name} is read as {read!r} instead of {meant!r}, by {answer.resolver}"

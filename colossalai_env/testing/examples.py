@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from colossalai_env import ColossalaiEnvError, DistSpec
 from colossalai_env._resolution import examine
-from colossalai_env._rows import is_required
-from colossalai_env.errors import InvalidSpec
-from colossalai_env.resolver import Answer, Claim, Environ, Resolver, ResolverProtocol
+from colossalai_env._rows import is_required, names_of
+from colossalai_env.errors import InvalidSpec, MissingVariable
+from colossalai_env.resolver import Answer, Claim, Environ, Invalid, Resolver, ResolverProtocol
 
 from . import environments as drawn
 from .broken_law import BrokenLaw
@@ -55,7 +55,14 @@ class Examples:
         slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
         checks = [*slow, HealthCheck.filter_too_much]
         phases = [phase for phase in settings().phases if phase is not Phase.explain]
-        options = settings(phases=phases, deadline=None, report_multiple_bugs=False, suppress_health_check=checks)
+        loud = settings().verbosity
+        options = settings(
+            phases=phases,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=checks,
+            verbosity=Verbosity.quiet if loud is Verbosity.normal else loud,  # the sentence has it all
+        )
         try:
             options(given(*strategies)(law))()
         except Unsatisfiable:
@@ -81,9 +88,23 @@ class Examples:
 
     def _claimed(self, started: Started) -> DistSpec:
         answer = self._ask(started.environ)
-        if not isinstance(answer, Claim):
-            raise self._broken(f"{described(answer)} was the answer to {started.spec}", started.environ)
-        return answer.spec
+        if isinstance(answer, Claim):
+            return answer.spec
+        told = f"what emulate() sets for {started.spec} is answered by {described(answer)}"
+        raise self._broken(f"{told}{self._way_back(answer)}", started.environ)
+
+    def _way_back(self, answer: Answer) -> str:
+        """Return what a table may lack where what it emulates is an error to itself."""
+        if not isinstance(self.resolver, Resolver) or not isinstance(answer, Invalid):
+            return ""
+        if not isinstance(answer.error, MissingVariable):
+            return ": a row with read= needs write=, and derived rows need emulated="
+        name = answer.error.variable
+        host = any(field == "host" and name in names_of(row) for field, row in self.resolver.rows())
+        others = ", or only_others=True where it is rank 0 that lacks it" if host else ""
+        return (
+            f": emulated= has to set {name}; where the launcher may leave it out, the row says required=False{others}"
+        )
 
     def _fields(self) -> frozenset[str]:
         """Return the fields of a table's rows; another resolver says what it says."""

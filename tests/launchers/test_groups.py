@@ -153,6 +153,37 @@ def test_the_line_that_checks_a_launch_under_slurm_draws_its_map(bed: Bed) -> No
     assert "All ranks met, and their sums are right." in ran.out
 
 
+STEPS = [
+    line
+    for page in ("how-to/check-a-launch", "reference/command-line")
+    for block in commands(f"docs/{page}.md")
+    for line in block.text.splitlines()
+    if line.startswith("srun")
+]
+
+
+@pytest.mark.parametrize("line", STEPS)
+def test_a_step_that_a_page_shows_does_what_it_says(bed: Bed, line: str) -> None:
+    folder = bed.folder / "steps"
+    shell(bed, folder, "true")
+    found = FENCE.findall((ROOT / "README.md").read_text())
+    (folder / "train.py").write_text(next(text for language, text in found if language == "python"))
+    job = "salloc -N2 -n4 bash -ec" if "train.py" in line else "bash -ec"
+    job = f"env SLURM_PARTITION=all {job}" if "doctor" in line else job  # four hosts are in no other
+    here = line.replace("python ", f"{warm()} ").replace("colossalai-env", f"{warm()} -m colossalai_env")
+    ran = shell(bed, folder, f"{job} {shlex.quote(here)}")
+    assert ran.code == 0, f"{ran.out}\n{ran.err}"
+    if "check" in line:
+        assert "All ranks met, and their sums are right." in ran.out
+        assert all((folder / name).exists() for name in re.findall(r"--svg (\S+)", line))
+    if "explain" in line:
+        assert sorted(re.findall(r"^Answer: rank (\d) of 2.* by slurm", ran.out, re.MULTILINE)) == ["0", "1"]
+    if "doctor" in line:
+        assert len(re.findall(r"^ok +versions", ran.out, re.MULTILINE)) == 4
+    if "train.py" in line:
+        assert sorted(re.findall(r"^rank (\d) of 4 on cpu: 4$", ran.out, re.MULTILINE)) == ["0", "1", "2", "3"]
+
+
 def test_the_first_group_of_the_front_page_is_made_by_srun(bed: Bed) -> None:
     found = FENCE.findall((ROOT / "README.md").read_text())
     script = next(text for language, text in found if language == "python")

@@ -15,6 +15,7 @@ from colossalai_env_slurm import SLURM
 
 from colossalai_env.testing import Layout, launch_as
 from tests.libraries.used import Told
+from tests.pages import EXAMPLES, commands
 from tests.processes import run
 from tests.tutorial import ROOT
 from tests.warm import torchrun, warm
@@ -53,13 +54,19 @@ def by_torchrun(words: Sequence[str]) -> list[str]:
     return ended.lines("TOLD ")
 
 
-def by_mpirun(words: Sequence[str]) -> list[str]:
-    mpirun = shutil.which("mpirun.openmpi")
-    if mpirun is None:
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def mpirun() -> list[str]:
+    """Return the words that start ranks under Open MPI, without their program."""
+    found = shutil.which("mpirun.openmpi")
+    if found is None:
         pytest.skip("Open MPI is not installed")
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(SIZE), warm()]
-    ended = run([*command, "-m", "tests.libraries.rank", *words], QUIET | root)
+    return [found, "--oversubscribe", "--bind-to", "none", "-n", str(SIZE), warm()]
+
+
+def by_mpirun(words: Sequence[str]) -> list[str]:
+    ended = run([*mpirun(), "-m", "tests.libraries.rank", *words], QUIET | AS_ROOT)
     assert ended.code == 0, ended.err
     return ended.lines("TOLD ")
 
@@ -118,3 +125,21 @@ def test_lightning_that_is_handed_the_job_agrees_on_every_rank(starter: str) -> 
 @pytest.mark.parametrize("name", ["accelerate", "transformers", "fabric_told", "ignite", "deepspeed"])
 def test_a_library_that_makes_the_group_itself_is_right_with_the_variables_of_the_spec(name: str) -> None:
     assert_agreed(used("slurm", "asked", [name]))
+
+
+@pytest.mark.parametrize("name", ["lightning", "jax"])
+def test_the_script_on_a_librarys_page_runs_on_every_rank(name: str) -> None:
+    (block,) = commands(f"docs/how-to/use-{name}.md")
+    script = block.text.split()[-1]
+    if find_spec(name) is None:
+        pytest.skip(f"{name} cannot be imported here: make test-libraries")
+    if block.text.startswith("mpirun"):
+        ended = run([*mpirun(), EXAMPLES / script], QUIET | AS_ROOT, SECONDS)
+        assert ended.code == 0, ended.err
+        printed = ended.out
+    else:
+        several = launch_as(SLURM, STEP, [warm(), str(EXAMPLES / script)], env=QUIET, seconds=SECONDS)
+        assert [one.code for one in several] == [0] * SIZE, several
+        printed = "".join(one.out for one in several)
+    told = sorted(line for line in printed.splitlines() if line.startswith("rank "))
+    assert told == [f"rank {rank} of {SIZE}" for rank in range(SIZE)]

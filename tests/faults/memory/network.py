@@ -344,7 +344,8 @@ class Network:
             yield
 
 
-def _gloo(_: Environ) -> SimpleNamespace:
+def _gloo(_: Environ, *, agreed: bool) -> SimpleNamespace:
+    del agreed
     return NOTHING
 
 
