@@ -1,10 +1,12 @@
 """Addresses: of a name, of this host, and of its interfaces; each look-up ends in time."""
 
 import array
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TypeAlias
 
 import attrs
@@ -118,6 +120,13 @@ def interfaces6() -> Iterator[tuple[str, str]]:
         for line in file:
             raw, _, _, _, _, name = line.split()
             yield name, socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw))
+
+
+def platform_lacks() -> str:
+    """Name what this platform lacks to list its interfaces and to meet other ranks; empty on Linux."""
+    if find_spec("fcntl") is None:
+        return "module fcntl"
+    return "" if os.path.isdir("/proc/self/fd") else "/proc/self/fd"
 
 
 def interface_of(address: str) -> str | None:

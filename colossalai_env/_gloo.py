@@ -2,11 +2,10 @@
 
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
-from ._addresses import interface_of, is_loopback
+from ._addresses import interface_of, is_loopback, platform_lacks
 from .environ import Environ, value_now
 
 BATCHED = "GLOO_ENABLE_STORE_V2_API"
@@ -67,7 +66,7 @@ class GlooSettings:
 
 def loopback() -> str | None:
     """Return the interface on which a process that is alone needs to ask nobody for its host's name; Linux tells it."""
-    return interface_of("127.0.0.1") if sys.platform == "linux" else None
+    return None if platform_lacks() else interface_of("127.0.0.1")
 
 
 def meaning(message: str, environ: Environ) -> str:

@@ -1,15 +1,13 @@
 """Where rank 0 is reached: as given, on loopback, or as the launcher tells when asked."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import attrs
 
-from ._addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, Endpoint, addresses, is_loopback
+from ._addresses import EVERY, EVERY4, LOOPBACK, LOOPBACK6, Endpoint, addresses, is_loopback, platform_lacks
 from ._derived import LOCATE, allowed, derived_ports, is_asked_for, on_loopback, with_port
 from ._registry import resolvers
 from .environ import Environ
@@ -23,8 +21,8 @@ FindDirectory: TypeAlias = Callable[[DistSpec, Environ], Directory | None]
 
 def refuse_platform() -> None:
     """Raise `UnsupportedPlatform` where ranks cannot meet."""
-    absent = "module fcntl" if find_spec("fcntl") is None else "/proc/self/fd"
-    if absent.startswith("module") or not os.path.isdir(absent):
+    absent = platform_lacks()
+    if absent:
         raise UnsupportedPlatform(sys.platform, absent)
 
 

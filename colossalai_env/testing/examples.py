@@ -55,13 +55,14 @@ class Examples:
         slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
         checks = [*slow, HealthCheck.filter_too_much]
         phases = [phase for phase in settings().phases if phase is not Phase.explain]
-        loud = settings().verbosity
+        quiet = settings().verbosity is Verbosity.normal
         options = settings(
             phases=phases,
             deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=checks,
-            verbosity=Verbosity.quiet if loud is Verbosity.normal else loud,  # the sentence has it all
+            verbosity=Verbosity.quiet if quiet else settings().verbosity,  # the sentence has it all
+            print_blob=settings().print_blob and not quiet,
         )
         try:
             options(given(*strategies)(law))()
