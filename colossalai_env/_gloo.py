@@ -14,8 +14,8 @@ BATCHED = "GLOO_ENABLE_STORE_V2_API"
 NUMBERED = "GLOO_ENABLE_RANK_AS_SEQUENCE_NUMBER"
 """Has gloo take the rank of who connects for the number of the connection, so an address holds no number for each rank.
 
-gloo knows it from torch 2.7 on (gloo/transport/tcp/context.cc). A rank that others do not agree with ends with a
-segmentation fault (torch 2.13), so a value of the user's, which may be one rank's alone, does not count.
+gloo knows it from torch 2.7 on (gloo/transport/tcp/context.cc). All ranks have to agree on it, so a value of the
+user's, which may be one rank's alone, does not count.
 """
 
 INTERFACE = "GLOO_SOCKET_IFNAME"

@@ -99,11 +99,11 @@ RESTING = 5.0
 def destroy() -> None:
     """Destroy the process group, unless the program did.
 
-    A thread of gloo that has done its work frees what belongs to it, and needs the GIL for what Python gave: a tensor,
-    or the context of a backward pass. Where the group is freed with the GIL held, and joins that thread, neither goes
-    on: before torch 2.8 in every program (pytorch/pytorch#154976: of 60 plain processes that broadcast an object and
-    destroyed the group, 10 hung with torch 2.6); later where DDP's reducer holds the group last (torch 2.13, seen on a
-    busy machine). Where Python has ended before, the process aborts. So the threads rest before the group goes.
+    A thread of gloo that has done its work frees what belongs to it, and needs the GIL for what Python gave. Where the
+    group is freed with the GIL held, and joins that thread, neither goes on: before torch 2.8 in any program
+    (pytorch/pytorch#154976: of 60 plain processes 10 hung with torch 2.6), later where a model's C++ part is the last
+    that holds the group (torch 2.13, seen on a busy machine). Where Python has ended before, the process aborts. So the
+    threads rest before the group goes.
     """
     c10d = _c10d()
     if c10d.is_initialized():

@@ -154,7 +154,7 @@ def test_gloo_is_told_how_to_read_all_addresses_and_the_users_own_words_are_back
 ) -> None:
     """Gloo asks the C library while the group is made; whatever the program starts later is told nothing.
 
-    The ranks have to agree on what numbers their connections have, or gloo ends one by a segmentation fault.
+    The ranks have to agree on what numbers their connections have, so that is not left to each one's variables.
     """
     config = tmp_path / "config.py"
     config.write_text(f"""
@@ -218,7 +218,7 @@ print(f"TOLD {total.item()}")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread does")
 def test_a_thread_of_gloo_that_has_still_to_free_what_python_gave_it_does_so_before_the_group_goes() -> None:
-    """Else torch joins it with the GIL held, where a model's reducer is the last that holds the group."""
+    """Else torch may join it with the GIL held, for which it waits."""
     program = """
 import ctypes, hashlib, threading, colossalai_env
 named, freed = threading.Event(), []
