@@ -122,6 +122,11 @@ def interfaces6() -> Iterator[tuple[str, str]]:
             yield name, socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw))
 
 
+def interface_names() -> tuple[str, ...]:
+    """Return the names of the interfaces that have an address, of IPv4 or IPv6."""
+    return tuple(dict.fromkeys(name for name, _ in (*interfaces(), *interfaces6())))
+
+
 def platform_lacks() -> str:
     """Name what this platform lacks to list its interfaces and to meet other ranks; empty on Linux."""
     if find_spec("fcntl") is None:

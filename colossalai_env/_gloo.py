@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from ._addresses import interface_of, is_loopback, platform_lacks
+from ._addresses import interface_names, interface_of, is_loopback, platform_lacks
 from .environ import Environ, value_now
 
 BATCHED = "GLOO_ENABLE_STORE_V2_API"
@@ -23,6 +23,9 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 
 REMOTE = re.compile(r"remote=\[?([0-9a-f.:]+?)\]?:\d")
 """The address that gloo could not connect to, in its message (gloo/transport/tcp/pair.cc, torch 2.13)."""
+
+ABSENT = "Unable to find address for: "
+"""What gloo says before the name of an interface that has no address (gloo/transport/tcp/device.cc, torch 2.13)."""
 
 
 class GlooSettings:
@@ -77,6 +80,18 @@ def meaning(message: str, environ: Environ) -> str:
     chosen = environ.get(INTERFACE)
     why = f"{INTERFACE} is {chosen!r} there" if chosen else "its host's own name leads there"
     return f"a rank published {found.group(1)}, at which only its own host reaches it: {why}"
+
+
+def absent_interface(message: str, environ: Environ) -> str:
+    """Say what to do about a message of gloo's that an interface has no address here; empty where it is another."""
+    if ABSENT not in message:
+        return ""
+    chosen = environ.get(INTERFACE) or message.partition(ABSENT)[2]
+    there = "" if platform_lacks() else f" (on this host these have one: {', '.join(interface_names())})"
+    return (
+        f"{INTERFACE} is {chosen!r}, and gloo takes an address of each interface that it names{there}: unset it, or "
+        "name the one that joins the nodes"
+    )
 
 
 def let_threads_rest(seconds: float) -> None:

@@ -63,6 +63,9 @@ def explained(spec: DistSpec, environ: Environ, backend: str, error: Exception) 
     if words is not None:
         return GroupFailed(rank, here, backend, words.problem, words.advice), words.own
     line = str(error).partition("\n")[0].rstrip(". ")
+    absent = _gloo.absent_interface(line, environ)
+    if absent:
+        return GroupFailed(rank, here, backend, line, absent), True
     cause = _gloo.meaning(line, environ)
     problem = f"{line}; {cause}" if cause else line
     if spec.world_size > 1:

@@ -435,9 +435,10 @@ def test_doctor_and_gloo_agree_on_which_interfaces_there_are() -> None:
     program = """
 import json, os, sys
 from torch import distributed
+from colossalai_env._addresses import interface_names
 from colossalai_env.cli import doctor
 from colossalai_env.environ import Environ
-usable = doctor._interfaces()
+usable = interface_names()
 bare = next(iter({name for _, name in __import__("socket").if_nameindex()}.difference(usable)), "absent1")
 for value in ["", "lo", "lo,", ",".join(usable), "absent0", "lo,absent0", "^lo", "=lo", " lo", bare]:
     os.environ["GLOO_SOCKET_IFNAME"] = value

@@ -239,13 +239,29 @@ print(f"TOLD {freed}\\n", end="")
     assert ended.lines("TOLD ") == ["[True]"]
 
 
+def test_an_interface_that_is_not_there_is_named_with_those_that_are() -> None:
+    program = """
+import colossalai_env
+try:
+    colossalai_env.init_from_env(rank=0, world_size=1)
+except colossalai_env.errors.GroupFailed as error:
+    print(f"TOLD {error}\\n", end="")
+"""
+    ended = run([warm(), "-c", program], {"GLOO_SOCKET_IFNAME": "lo,nowhere0.7"})
+    (said,) = ended.lines("TOLD ")
+    assert "Unable to find address for: nowhere0.7" in said
+    assert "GLOO_SOCKET_IFNAME is 'lo,nowhere0.7'" in said
+    assert "on this host these have one: lo" in said
+    assert said.endswith("unset it, or name the one that joins the nodes.")
+
+
 def test_a_rank_that_is_interrupted_when_its_group_is_made_leaves_none_behind() -> None:
     program = """
 import colossalai_env, torch
 from colossalai_env._rendezvous.formed import Gathered
 connect = Gathered.connect
 def interrupted(*args):
-    connect(*args)
+    connect(*args).settle()  # before that, the other rank's connect would fail of it
     raise KeyboardInterrupt
 Gathered.connect = interrupted
 try:

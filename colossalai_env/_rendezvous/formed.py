@@ -100,7 +100,7 @@ class Gathered:
         self.entered.close()
 
     def _failed(self, failure: ColossalaiEnvError, own: bool) -> ColossalaiEnvError:
-        """Report that this rank's connect failed; raise `LostRanks` where others, who give no sign, may be why."""
+        """Report that this rank's connect failed; raise what others say of it, or that they give no sign."""
         entered, sentence = self.entered, str(failure)
         if own:
             self._post({keys.FAILED.of(entered.rank): sentence})

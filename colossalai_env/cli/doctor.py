@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import attrs
 
 from colossalai_env import _hardware as hardware
-from colossalai_env._addresses import addresses, interfaces, interfaces6, is_loopback, is_own, reachable
+from colossalai_env._addresses import addresses, interface_names, interfaces, is_loopback, is_own, reachable
 from colossalai_env._calls import Call, start
 from colossalai_env._derived import LOWEST_PORT, PORT_LIMIT
 from colossalai_env._devices import Accelerators, unusable
@@ -206,7 +206,7 @@ def _own_name(name: str, task: Call[tuple[str, ...]], took: float, own: str) -> 
 
 
 def _variables(environ: Environ) -> Iterator[Finding]:
-    usable = _interfaces()
+    usable = interface_names()
     for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
         value = environ.get(variable)
         if value:  # an empty one counts as unset
@@ -219,11 +219,6 @@ def _variables(environ: Environ) -> Iterator[Finding]:
     for name, _ in environ.found(proxies):
         advice = "ranks do not meet through it (TCPStore, gloo and NCCL connect directly); downloads do"
         yield Finding(NOTE, name, "is set", advice)
-
-
-def _interfaces() -> tuple[str, ...]:
-    """Return the interfaces that have an address, of IPv4 or IPv6."""
-    return tuple(dict.fromkeys(name for name, _ in (*interfaces(), *interfaces6())))
 
 
 def interface(variable: str, value: str, usable: Sequence[str]) -> Finding:

@@ -10,7 +10,7 @@ from colossalai_env._rendezvous.protocol.connecting import monitor_connect, repo
 from colossalai_env._rendezvous.protocol.report import RankReport
 from colossalai_env._rendezvous.protocol.requests import Deadline, Protocol
 from colossalai_env._rendezvous.protocol.timing import LOOKERS, PART_LATEST, PROMISE
-from colossalai_env.errors import DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, RendezvousError
+from colossalai_env.errors import DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, RankFailed, RendezvousError
 from tests.rendezvous.reports import report
 
 from .test_roll_call import Process, T, World, begun
@@ -103,16 +103,24 @@ def fail(rank: int, deadline: Deadline) -> Protocol[None]:
 
 
 def connecting(
-    how: Callable[[int, Deadline], Protocol[None]], silent: Collection[int] = (), dead: Collection[int] = ()
+    how: Callable[[int, Deadline], Protocol[None]],
+    silent: Collection[int] = (),
+    dead: Collection[int] = (),
+    broken: str | None = None,
 ) -> tuple[World, list[Process]]:
-    """Let all ranks but the silent ones connect, all at one moment and in vain; the dead die at their third request."""
+    """Let all ranks but the silent ones connect, all at one moment and in vain; the dead die at their fourth request.
+
+    `broken` is what one of the silent has said before.
+    """
     world = World(texts={keys.REPORTS.name: "".join(one.line() for one in NODES)})
+    if broken is not None:
+        world.texts[keys.BROKEN.name] = broken
     deadline = Deadline(world.clock, 0.0, BRIEF)
     world.running = [Process(how(rank, deadline), rank == 0, 0.0) for rank in range(SIZE) if rank not in silent]
     while world.now < BRIEF + 2 * PROMISE and any(one.outcome is None and not one.dead for one in world.running):
         moved = [one.step(world) for one in world.running]
         for rank in dead:
-            world.running[rank].dead |= world.running[rank].requests > 2
+            world.running[rank].dead |= world.running[rank].requests > 3
         if not any(moved):
             world.now += 0.05
     return world, world.running
@@ -150,6 +158,15 @@ def test_where_all_connects_fail_and_none_is_silent_each_has_its_own_error() -> 
     cheap(world, processes)
     assert {one.outcome for one in processes} == {"in"}
     assert all(one.ended < 1.0 for one in processes)
+
+
+def test_a_connect_that_fails_when_another_rank_has_said_why_it_leaves_fails_of_that() -> None:
+    """A rank that is interrupted says so, then its connections break off, and with them the others' connects."""
+    said = "rank 3 (pid 103 on n0): was stopped by Ctrl-C"
+    _, processes = connecting(fail, {3}, broken=said)
+    assert {type(one.outcome) for one in processes} == {RankFailed}
+    assert {str(one.outcome) for one in processes} == {str(RankFailed(said))}
+    assert all(one.ended < 0.1 for one in processes)
 
 
 def test_one_that_looks_for_the_silent_may_die_of_it() -> None:

@@ -117,8 +117,15 @@ def _without(marks: Sequence[keys.Key], ranks: list[RankReport]) -> Protocol[lis
 
 
 def report_connect_failure(rank: int, deadline: Deadline, sentence: str) -> Protocol[None]:
-    """Report that this rank's connect failed; raise `LostRanks` where nothing is heard of others for a moment."""
+    """Report that this rank's connect failed.
+
+    Raises `RankFailed` where another rank has said before why it leaves, which is then the cause of this failure, too;
+    and `LostRanks` where nothing is heard of others for a moment.
+    """
     yield from post({keys.FAILED.of(rank): sentence})
+    broken = yield from read(keys.BROKEN.name)
+    if broken is not None:
+        raise RankFailed(broken)
     count, lost = yield from _silent(rank, deadline, (keys.CONNECTED, keys.FAILED), SEEN)
     failure = LostRanks(lost, "died or froze while the process group was made", sentence) if lost else None
     yield from post({keys.BROKEN.name: str(failure or sentence)})

@@ -208,8 +208,15 @@ FAULTS = (
         story="GLOO_SOCKET_IFNAME of rank 1 is no interface: its backend cannot connect",
         processes=(*world(3, only="0 2"), Rank(name="1", rank=1, size=3, settings={"GLOO_SOCKET_IFNAME": "nowhere0"})),
         says=(
-            told("1", "gloo", within=T + 2),
-            told("0 2", "gloo", "<here>", within=ALONE, since=entered("1")),
+            told("1", "gloo", "GLOO_SOCKET_IFNAME is 'nowhere0'", within=T + 2),
+            told(
+                "0 2",
+                "gloo",
+                "(rank 1 on <here>)",
+                "GLOO_SOCKET_IFNAME is 'nowhere0'",
+                within=ALONE,
+                since=entered("1"),
+            ),
         ),
     ),
     Fault(
@@ -217,7 +224,7 @@ FAULTS = (
         promises=(6, 1),
         story="GLOO_SOCKET_IFNAME is no interface on any rank",
         processes=world(3, settings={"GLOO_SOCKET_IFNAME": "nowhere0"}),
-        says=(told("0 1 2", "gloo", "<here>", within=ALONE),),
+        says=(told("0 1 2", "gloo", "<here>", "GLOO_SOCKET_IFNAME is 'nowhere0'", within=ALONE),),
     ),
     Fault(
         name="too few files for rank 0",
