@@ -134,8 +134,12 @@ class StoreFinder:
         return SILENT in self.met.values()
 
     def attempts(self) -> str:
-        """Describe what answered at each target."""
-        return "; ".join(f"{shown(target)} {what}" for target, what in self.met.items()) or "nothing was tried"
+        """Describe what answered at each target; those at which the same did are named together."""
+        alike: dict[str, list[str]] = {}
+        for target, what in self.met.items():
+            alike.setdefault(what, []).append(shown(target))
+        told = (f"{'each of ' if len(who) > 1 else ''}{', '.join(who)} {what}" for what, who in alike.items())
+        return "; ".join(told) or "nothing was tried"
 
     def close(self) -> None:
         """Close what is open."""

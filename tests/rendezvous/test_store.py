@@ -101,11 +101,12 @@ def test_a_silent_service_is_waited_for_and_described() -> None:
 
 
 def test_nobody_there_is_named_by_errno() -> None:
-    with bind(("127.0.0.1", 0)) as gone:
-        target = gone.getsockname()
-    finder = StoreFinder([target])
-    assert finder.find(time.monotonic() + 0.1) is None
-    assert "ECONNREFUSED" in finder.attempts()
+    with bind(("127.0.0.1", 0)) as gone, bind(("127.0.0.1", 0)) as also:
+        targets = [gone.getsockname(), also.getsockname()]
+    finder = StoreFinder(targets)
+    assert finder.find(time.monotonic() + 0.5) is None
+    first, second = map(shown, targets)
+    assert finder.attempts() == f"each of {first}, {second} answers ECONNREFUSED (Connection refused)"
     finder.close()
 
 
