@@ -283,7 +283,7 @@ class Guest:
             here = frame.here.host
             return AgentStoreUnreachable(frame.identity.rank, here, str(endpoint), source, attempts, self.finder.silent)
         if self.finder.silent:
-            attempts += ", as a rank 0 does that imports torch"
+            attempts += "; a rank 0 that imports torch says nothing either"
         if endpoint.otherwise:
             attempts += "; without MASTER_ADDR and MASTER_PORT rank 0 listens where its launcher leads: " + ON_ALL
         if frame.leads_to_itself:
@@ -322,8 +322,9 @@ class Guest:
         met = "answers as a torch store, but no rank 0 of this library has entered it"
         frame = self.frame
         if frame.identity.agent_store or (frame.endpoint.one_place and target in _targets(frame.endpoint)):
+            at, source = shown(target), frame.endpoint.source
             raise RankZeroUnreachable(
-                frame.identity.rank, frame.here.host, shown(target), frame.endpoint.source, met, frame.deadline.timeout
+                frame.identity.rank, frame.here.host, at, source, f"{at} {met}", frame.deadline.timeout
             )
         return met
 
