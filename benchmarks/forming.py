@@ -46,8 +46,11 @@ class Contender:
     env: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
+PLACE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+"""Variables that have the plugin imported which the ranks will ask."""
+
 CONTENDERS: Mapping[str, Contender] = {
-    OURS: Contender("init_from_env()", "from colossalai_env import init_from_env, resolve; resolve(env={})"),
+    OURS: Contender("init_from_env()", f"from colossalai_env import init_from_env, resolve; resolve(env={PLACE})"),
     FIRST: Contender("init_from_env()", "from colossalai_env import init_from_env"),
     PLAIN: Contender("torch.distributed.init_process_group('gloo')"),
     "Accelerate": Contender("PartialState(cpu=True)", "from accelerate import PartialState"),
