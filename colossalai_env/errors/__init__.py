@@ -5,7 +5,7 @@
         InvalidSpec  MalformedVariable  MissingVariable  NotAsked  ContradictoryVariables  PartialEnvironment
         NotLaunched  ConflictingResolvers  ResolverDoesNotMatch  IncompleteArguments
       PluginError          what is installed cannot be used.
-        BrokenPlugin  RivalPlugins  UnknownResolver
+        NoPlugins  BrokenPlugin  RivalPlugins  UnknownResolver
       ConfigError          the config of the program is wrong.
         InvalidConfig  UnknownConfigEntry  ReadOnlyConfig
       RendezvousError      the ranks did not meet: it may do to try again.
@@ -269,6 +269,21 @@ class IncompleteArguments(ResolutionError):
 
 class PluginError(ColossalaiEnvError):
     """What is installed cannot be used."""
+
+
+class NoPlugins(PluginError):
+    """Not even this library's own plugins are found, so that every rank would be taken for a process alone."""
+
+    package: str
+    python: str
+
+    def __str__(self) -> str:
+        return (
+            f"no plugin is found, not even those of colossalai-env: {self.package} is here, and no metadata with entry "
+            f"points (colossalai_env-*.dist-info) on the path of {self.python}: {self.python} -m pip install the "
+            "distribution where its folder was copied; a frozen program or an archive has to collect its metadata and "
+            "the packages colossalai_env_* too."
+        )
 
 
 class UnknownResolver(PluginError):
