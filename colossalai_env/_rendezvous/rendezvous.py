@@ -329,7 +329,7 @@ class Guest:
         return met
 
     def fail(self, mine: RankReport) -> None:
-        """Enter, in little time, and report there why this rank goes, or leave word for when rank 0 serves its store."""
+        """Enter, in little time, and report there why this rank goes, or leave word for when a store is served."""
         brief = attrs.evolve(self.frame, deadline=shortened(self.frame.deadline, REPORT_FAILURE))
         try:
             entered = attrs.evolve(self, frame=brief).find()
