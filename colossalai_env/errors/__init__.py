@@ -47,6 +47,21 @@ def where(rank: int | None, host: str | None = None) -> str:
     return f" ({known})" if known else ""
 
 
+LONGEST = 200
+"""Characters of a value that a sentence shows: the ranks hand their errors on, and a value may be a whole file."""
+
+
+def quoted(value: object) -> str:
+    """Return the value in quotes, or its beginning and how long it is."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[:LONGEST]!r}... ({len(value)} characters)"
+    return repr(value)
+
+
+UNEXPANDED = ("$", "%", "{{", "<")
+"""Beginnings of what a shell, a launcher or a template should have put a value in the place of."""
+
+
 def _signature(error: type[Exception]) -> Signature:
     """Return what makes an error: the fields of its parent, then its own annotations."""
     if not issubclass(error, ColossalaiEnvError):
@@ -138,8 +153,9 @@ class MalformedVariable(ResolutionError, ValueError):
 
     def __str__(self) -> str:
         remedy = "correct" if self.variable.startswith("-") else "correct or unset"
+        left = "; nothing has put a value in its place" if self.value.startswith(UNEXPANDED) else ""
         return (
-            f"{self.resolver}: {self.variable} is {self.value!r}, expected {self.expected}"
+            f"{self.resolver}: {self.variable} is {quoted(self.value)}{left}, expected {self.expected}"
             f"{where(self.rank)}: {remedy} it where the process is started."
         )
 
@@ -169,7 +185,7 @@ class NotAsked(ResolutionError):
     problem: str = "init_from_env() asks the launcher, and resolve() reads variables alone"
 
     def __str__(self) -> str:
-        values = " and ".join(f"{name}={value!r}" for name, value in self.found)
+        values = " and ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return (
             f"{self.resolver}: {values} set, and the launcher alone knows {self.variable}{where(self.rank)}: "
             f"{self.problem}. Pass rank= and world_size=, which are 0 and 1 for a process alone."
@@ -185,7 +201,7 @@ class ContradictoryVariables(ResolutionError):
     rank: int | None = None
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        values = ", ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return (
             f"{self.resolver}: {self.problem}{where(self.rank)}; found {values}: "
             "correct these where the process is started."
@@ -227,7 +243,7 @@ class NotLaunched(ResolutionError):
     advice: str
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        values = ", ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return f"{self.resolver}: {self.place} ({values}): {self.advice}; {ALONE}."
 
 
