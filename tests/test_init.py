@@ -390,6 +390,28 @@ assert dist.is_initialized()
     assert (ended.code, ended.err) == (0, "")
 
 
+def test_a_call_while_another_joins_is_told_so(tmp_path: Path) -> None:
+    """In two threads both would be the same rank; here a thread of the first call's config calls a second time."""
+    config = tmp_path / "config.py"
+    config.write_text("""
+import threading, colossalai_env
+told = []
+def call():
+    try:
+        colossalai_env.init_from_env()
+    except colossalai_env.ColossalaiEnvError as error:
+        told.append(f"{type(error).__name__}: {error}")
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+(told,) = told
+del thread, call, threading, colossalai_env
+""")
+    program = "import sys, colossalai_env; print(colossalai_env.init_from_env(config=sys.argv[1]).config.told)"
+    ended = run([sys.executable, "-c", program, str(config)])
+    assert ended.out.startswith("AlreadyInitialized: this process is already joining its job, by a call"), ended.err
+
+
 def test_a_group_made_without_us_is_not_taken_over() -> None:
     program = """
 import colossalai_env, torch.distributed as dist
