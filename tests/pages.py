@@ -1,14 +1,13 @@
 """The pages' blocks: which files they show, and how their commands are run."""
 
-import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import attrs
 
 from tests.processes import Ended, clean_environment, free_port, run
+from tests.warm import warm_path
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -32,8 +31,7 @@ class Commands:
     def run(self, folder: Path, seconds: float = 120) -> Ended:
         """Run the block as it stands, in a folder with the examples, at a port that is free."""
         script = self.text.replace("29500", str(free_port()))
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        env = {"PATH": path, "CUDA_VISIBLE_DEVICES": "", "PWD": str(folder)}
+        env = {"PATH": warm_path(), "CUDA_VISIBLE_DEVICES": "", "PWD": str(folder)}
         return run(["bash", "-ec", f"cd {folder}\n{script}\nwait"], env, seconds)
 
 

@@ -18,7 +18,7 @@ import colossalai_env
 from tests.pages import EXAMPLES, FENCE, PAGES, ROOT, SHOWN, Commands, commands, environment, examples_in, sections
 from tests.processes import TORCHRUN, Processes, free_port, run
 from tests.test_docs import MPIRUN
-from tests.warm import torchrun, warm
+from tests.warm import torchrun, warm, warm_path
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +199,7 @@ def test_the_recipes_run_with_several_ranks(tmp_path: Path) -> None:
     text = (ROOT / f"{HOW_TO}recipes.md").read_text()
     script = tmp_path / "recipes.py"
     script.write_text("\n".join(found for language, found in FENCE.findall(text) if language == "python"))
-    ended = run([*TORCHRUN, "--standalone", "--nproc-per-node=2", script], {"CUDA_VISIBLE_DEVICES": ""})
+    ended = run([*torchrun(), "--standalone", "--nproc-per-node=2", script], {"CUDA_VISIBLE_DEVICES": ""})
     assert ended.code == 0, ended.err
     assert ended.out.count("once in the job") == ended.out.count("once on each node") == 1
     opened = re.findall(r"rank (\d) opens the data set", ended.out)
@@ -247,7 +247,7 @@ def test_the_launchers_options_keep_the_ranks_logs_apart(launcher: str, tmp_path
     if launcher != "torchrun" and not (MPIRUN.exists() and mpich.exists()):
         pytest.skip("no MPI in .venv/mpi (make .venv/mpi/ready)")
     start = {
-        "torchrun": [*TORCHRUN, "--standalone", "--nproc-per-node=2"],
+        "torchrun": [*torchrun(), "--standalone", "--nproc-per-node=2"],
         "Open MPI 5": [str(MPIRUN), "-np", "2", "--bind-to", "none", "--oversubscribe"],
         "MPICH, Intel MPI": [str(mpich), "-n", "2"],
     }[launcher]
@@ -293,10 +293,9 @@ def test_the_pods_of_a_manifest_train_together(manifest: str, tmp_path: Path) ->
     folder = examples_in(tmp_path)
     words, environments = pods()[manifest]
     port = str(free_port())
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     with Processes() as processes:
         for variables in environments:
-            env = {"PATH": path, "CUDA_VISIBLE_DEVICES": "", **variables}
+            env = {"PATH": warm_path(), "CUDA_VISIBLE_DEVICES": "", **variables}
             here = {name: value.replace("29500", port) for name, value in env.items()}
             processes.start([word.replace("29500", port) for word in words], here, folder)
         ended = processes.wait()
@@ -312,7 +311,7 @@ def test_the_image_starts_what_it_was_given(tmp_path: Path) -> None:
     with Processes() as processes:
         starter, *words = json.loads(told["CMD"])
         assert starter == "torchrun"
-        processes.start([*TORCHRUN, *words], {"CUDA_VISIBLE_DEVICES": ""}, folder)
+        processes.start([*torchrun(), *words], {"CUDA_VISIBLE_DEVICES": ""}, folder)
         (ended,) = processes.wait()
     assert ended.code == 0, ended.err
     assert "begin with epoch 0" in ended.out

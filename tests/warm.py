@@ -12,6 +12,7 @@ import logging
 import os
 import runpy
 import selectors
+import shlex
 import shutil
 import signal
 import socket
@@ -64,6 +65,17 @@ def warm() -> str:
 def torchrun() -> list[str]:
     """Return torchrun's words; it, and the ranks that it starts, are run by the warm interpreter."""
     return ["env", f"PYTHON_EXEC={warm()}", warm(), "-m", "torch.distributed.run"]
+
+
+@cache
+def warm_path() -> str:
+    """Return a PATH on which `python`, `torchrun` and `pytest` are run by the warm interpreter."""
+    folder = Path(warm()).parent
+    for name, words in {"torchrun": torchrun(), "pytest": [warm(), "-m", "pytest"]}.items():
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+    return f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def serve(folder: str) -> Callable[[], None] | None:
@@ -166,6 +178,7 @@ def _fork(task: dict[str, Any], descriptors: Sequence[int], parent: int) -> Call
     import_module("torch.distributed").set_debug_level_from_env()
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(os.environ.get("LOGLEVEL", "WARNING"))  # as at their import
+    vars(import_module("multiprocessing.process"))["ORIGINAL_DIR"] = task["folder"]  # as at its import
     words = [*task["argv"]]
     while words[0] == "-u":
         words.pop(0)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import cast
 
 import pytest
@@ -33,13 +33,16 @@ def records(request: pytest.FixtureRequest) -> Generator[dict[str, Future[Record
     """Play all faults that were selected, a few at once, from one warm fork server."""
     selected = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if f"{test_promises_are_kept.__name__}[{_id(fault)}]" in selected]
-    with first(), players(AT_ONCE, RecentPace()) as play:
-        yield {fault.name: play(fault, "colossalai_env", _cap(fault)) for fault in chosen}
+    with ExitStack() as stack:
+        with first():
+            play = stack.enter_context(players(AT_ONCE, RecentPace()))
+            played = {fault.name: play(fault, "colossalai_env", _cap(fault)) for fault in chosen}
+        yield played
 
 
 @contextmanager
 def first() -> Generator[None]:
-    """Let what this thread starts go before the tests of other processes, where that is allowed: seconds count here."""
+    """Let what this thread starts now go before the tests of other processes, if it may: there seconds count."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         with suppress(PermissionError):

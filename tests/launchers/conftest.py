@@ -3,8 +3,9 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -50,18 +51,22 @@ def raised(cluster: Cluster) -> Generator[Bed]:
 
 
 @pytest.fixture(scope="session")
-def bed() -> Iterator[Bed]:
-    """Bring the hosts up with the Slurm that is installed."""
-    with raised(CLUSTERS["installed"]) as up:
-        yield up
+def beds() -> Iterator[Callable[[str], Bed]]:
+    """Bring the hosts up once for each cluster: a parametrized fixture is made anew for each test (pytest 9.1)."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(raised(CLUSTERS[name])))
 
 
 @pytest.fixture(scope="session")
-def cluster_bed(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Bed]]:
-    """Bring the hosts up with the cluster that a test is parametrized with."""
-    cluster = CLUSTERS[request.param]
-    with raised(cluster) as up:
-        yield cluster, up
+def bed(beds: Callable[[str], Bed]) -> Bed:
+    """Return the hosts with the Slurm that is installed."""
+    return beds("installed")
+
+
+@pytest.fixture
+def cluster_bed(request: pytest.FixtureRequest, beds: Callable[[str], Bed]) -> tuple[Cluster, Bed]:
+    """Return the hosts with the cluster that a test is parametrized with."""
+    return CLUSTERS[request.param], beds(request.param)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
