@@ -12,8 +12,9 @@ import pytest
 
 from colossalai_env.resolver import own_address
 from tests.pages import FENCE, ROOT, environment
-from tests.processes import TORCHRUN, Ended, Processes, free_port
+from tests.processes import Ended, Processes, free_port
 from tests.test_docs import MPIRUN
+from tests.warm import torchrun, warm
 
 pytestmark = pytest.mark.slow
 
@@ -35,14 +36,14 @@ colossalai_env.init_from_env(timeout={SECONDS})
 
 
 def start(processes: Processes, line: str, folder: Path) -> None:
-    starters = {"python": [sys.executable], "torchrun": TORCHRUN, "mpirun": [str(MPIRUN), "--bind-to", "none"]}
+    starters = {"python": [warm()], "torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none"]}
     first, *words = line.partition(" #")[0].removesuffix("&").split()
     root = {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    words = [sys.executable if word == "python" else word for word in words]
+    words = [warm() if word == "python" else word for word in words]
     processes.start([*starters[first], *words], {**root, "CUDA_VISIBLE_DEVICES": ""}, folder)
 
 
@@ -77,7 +78,7 @@ def failed(program: str, folder: Path) -> list[Ended]:
     where = {"WORLD_SIZE": "3", "MASTER_ADDR": own_address(), "MASTER_PORT": str(free_port())}
     with Processes() as processes:
         for rank in ("0", "1"):
-            processes.start([sys.executable, "train.py"], {**where, "RANK": rank, "CUDA_VISIBLE_DEVICES": ""}, folder)
+            processes.start([warm(), "train.py"], {**where, "RANK": rank, "CUDA_VISIBLE_DEVICES": ""}, folder)
         return processes.wait()
 
 

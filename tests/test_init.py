@@ -104,7 +104,7 @@ def test_variables_by_hand_without_a_local_rank() -> None:
     with Processes() as processes:
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         for rank in range(2):
-            processes.start([sys.executable, SUM], {"RANK": str(rank), **shared})
+            processes.start([warm(), SUM], {"RANK": str(rank), **shared})
         ranks = told(processes.wait())
     assert_world(ranks, 2, "torch")
     assert [one["local_rank"] for one in ranks] == [0, 1]
@@ -117,7 +117,7 @@ def test_a_slurm_step_on_one_node_meets_on_loopback_at_a_port_of_its_own() -> No
     }  # fmt: skip
     with Processes() as processes:
         for rank in "01":
-            processes.start([sys.executable, SUM], {**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank})
+            processes.start([warm(), SUM], {**step, "SLURM_PROCID": rank, "SLURM_LOCALID": rank})
         ranks = told(processes.wait())
     assert_world(ranks, 2, "slurm")
     assert {one["host"] for one in ranks} == {"127.0.0.1"}
@@ -171,7 +171,7 @@ with colossalai_env.init_from_env(timeout=120, config=sys.argv[1]) as job:
     later = [subprocess.run(["printenv", name], capture_output=True, text=True) for name in ({BATCHED!r}, {NUMBERED!r})]
     print(f"TOLD {{[*job.config.during]}} {{[child.stdout.strip() for child in later]}}\\n", end="")
 """
-    command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", program]
+    command = [*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", program]
     ended = run([*command, config], own)
     assert ended.code == 0, ended.err
     assert ended.lines("TOLD ") == [f"{during} {[own.get(BATCHED, ''), own.get(NUMBERED, '')]}"] * 2
@@ -369,7 +369,7 @@ def refuse(*_): raise AssertionError("a socket")
 socket.socket.bind = socket.socket.connect = refuse
 exec(open({path!r}).read())
 """
-    ranks = told([run([sys.executable, "-c", program.format(path=str(SUM))])])
+    ranks = told([run([warm(), "-c", program.format(path=str(SUM))])])
     assert_world(ranks, 1, "single-process")
 
 
@@ -386,7 +386,7 @@ assert not dist.is_initialized()
 again = colossalai_env.init_from_env()
 assert dist.is_initialized()
 """
-    ended = run([sys.executable, "-c", program])
+    ended = run([warm(), "-c", program])
     assert (ended.code, ended.err) == (0, "")
 
 
@@ -423,7 +423,7 @@ except colossalai_env.errors.AlreadyInitialized as error:
 else:
     raise SystemExit(1)
 """
-    assert run([sys.executable, "-c", program]).code == 0
+    assert run([warm(), "-c", program]).code == 0
 
 
 def test_open_mpi_over_several_nodes_without_an_address_says_what_to_add() -> None:
@@ -472,6 +472,6 @@ except ValueError:
     assert dist.is_initialized()
 raise KeyError("the end")
 """
-    ended = run([sys.executable, "-c", program])
+    ended = run([warm(), "-c", program])
     assert ended.code == 1
     assert ended.err.strip().endswith("KeyError: 'the end'")

@@ -53,7 +53,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_child_of_a_process_alone_that_has_joined_is_told_that_it_is_one(method: str, program: Path) -> None:
-    ended = run([sys.executable, program, method, "joined"])
+    ended = run([warm(), program, method, "joined"])
     (told,) = ended.lines("TOLD ")
     assert told.startswith("ChildOfRank this process, pid ")
     assert f"which is rank 0 of 1, local 0 of 1, node 0 of 1, by single-process, since {program}:" in told
@@ -70,19 +70,19 @@ def test_a_child_of_a_rank_is_told_so_at_once(program: Path) -> None:
 
 
 def test_children_that_are_told_who_they_are_are_ranks_of_their_own_world(program: Path) -> None:
-    told = run([sys.executable, program, "spawn", "ranks"]).lines("TOLD ")
+    told = run([warm(), program, "spawn", "ranks"]).lines("TOLD ")
     assert sorted(line[: len("rank 0 of 2")] for line in told) == ["rank 0 of 2", "rank 1 of 2"]
 
 
 @pytest.mark.parametrize("when", ["before", "closed"])
 def test_a_child_that_nobody_told_who_it_is_is_alone_with_one_warning(when: str, program: Path) -> None:
-    ended = run([sys.executable, program, "spawn", when])
+    ended = run([warm(), program, "spawn", when])
     (told,) = ended.lines("TOLD ")
     (warning,) = ended.err.splitlines()
     assert told.startswith("rank 0 of 1")
     assert "is a child that pid " in warning
     assert "it is taken to be alone" in warning
-    chosen = run([sys.executable, program, "spawn", when], {"COLOSSALAI_ENV_RESOLVER": "single-process"})
+    chosen = run([warm(), program, "spawn", when], {"COLOSSALAI_ENV_RESOLVER": "single-process"})
     assert (len(chosen.lines("TOLD ")), chosen.err) == (1, "")
 
 
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     worker.join()
     print(f"TOLD {worker.exitcode}")
 """)
-    ended = run([sys.executable, program])
+    ended = run([warm(), program])
     assert ended.lines("TOLD ") == ["1"]
     assert (
         "imports the main module again, and is no rank itself: put what the script does under if __name__" in ended.err

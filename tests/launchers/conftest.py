@@ -54,7 +54,12 @@ def raised(cluster: Cluster) -> Generator[Bed]:
 def beds() -> Iterator[Callable[[str], Bed]]:
     """Bring the hosts up once for each cluster: a parametrized fixture is made anew for each test (pytest 9.1)."""
     with ExitStack() as stack:
-        yield cache(lambda name: stack.enter_context(raised(CLUSTERS[name])))
+
+        @cache
+        def up(name: str) -> Bed:
+            return stack.enter_context(raised(CLUSTERS[name]))
+
+        yield up
 
 
 @pytest.fixture(scope="session")
