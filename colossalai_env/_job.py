@@ -6,7 +6,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +244,21 @@ def _caller() -> str:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return f"{frame.f_code.co_filename}:{line}"
     return "an unknown place"
+
+
+_joining = threading.Lock()
+
+
+@contextmanager
+def one_call() -> Generator[None]:
+    """Raise `AlreadyInitialized` while another call, of another thread or of a config, still joins."""
+    if not _joining.acquire(blocking=False):
+        remedy = "call init_from_env once, in one thread, and hand its Job on"
+        raise AlreadyInitialized("joining its job, by a call of init_from_env that has not returned", remedy)
+    try:
+        yield
+    finally:
+        _joining.release()
 
 
 def refuse_second(*, attach: bool = False) -> None:

@@ -20,7 +20,7 @@ from ._children import doubt, refuse_child, refuse_import
 from ._config import ConfigLike, load_config
 from ._derived import derived_ports
 from ._gloo import GlooSettings, loopback
-from ._job import Job, describe_this_process, refuse_second, run, with_placement
+from ._job import Job, describe_this_process, one_call, refuse_second, run, with_placement
 from ._libraries import overlooked
 from ._locate import locate, refuse_platform
 from ._node_level import refuse_visible
@@ -85,22 +85,23 @@ def init_from_env(
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
     deadline = Deadline(time.monotonic, time.monotonic(), _seconds(timeout))
-    refuse_second(attach=attach)
-    environ = Environ.snapshot()
-    given = arguments(
-        args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
-    )
-    environ, resolution = _examined(environ, given, resolver, deadline)
-    settings: ConfigLike = {} if config is None else config
-    if attach:
-        job = adopt(resolution.outcome, environ, deadline, device, settings)
-    else:
-        spec = _believed(resolution, environ, given)
-        if spec.world_size == 1:
-            job = _join_single(spec, environ, device, settings)
+    with one_call():
+        refuse_second(attach=attach)
+        environ = Environ.snapshot()
+        given = arguments(
+            args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
+        )
+        environ, resolution = _examined(environ, given, resolver, deadline)
+        settings: ConfigLike = {} if config is None else config
+        if attach:
+            job = adopt(resolution.outcome, environ, deadline, device, settings)
         else:
-            job = join_world(spec, resolution.deciding, environ, deadline, device, settings)
-    run(job)
+            spec = _believed(resolution, environ, given)
+            if spec.world_size == 1:
+                job = _join_single(spec, environ, device, settings)
+            else:
+                job = join_world(spec, resolution.deciding, environ, deadline, device, settings)
+        run(job)
     if export:
         job.export()
     for warning in overlooked(job.spec, environ, sys.modules) if job.rank == 0 and not export else ():

@@ -1,5 +1,7 @@
 """Installed plugins and the resolvers they bring, found through entry points."""
 
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -10,7 +12,7 @@ import pluggy
 from . import _hookspecs as hookspecs
 from ._entry_points import Elsewhere, entries
 from .environ import Environ
-from .errors import BrokenPlugin, ColossalaiEnvError, RivalPlugins, UnknownResolver
+from .errors import BrokenPlugin, ColossalaiEnvError, NoPlugins, RivalPlugins, UnknownResolver
 from .resolver import Layer, Resolver, ResolverProtocol
 
 if TYPE_CHECKING:
@@ -146,6 +148,8 @@ def _registry(environ: Environ) -> Registry:
     listed = environ.get(DISABLE) or ""
     if listed not in _registries:
         plugins = installed()
+        if not plugins:
+            raise NoPlugins(os.path.dirname(__file__), sys.executable)
         without = disabled(environ, plugins)
         _registries[listed] = Registry([plugin for plugin in plugins if plugin.name not in without])
     return _registries[listed]
@@ -154,8 +158,8 @@ def _registry(environ: Environ) -> Registry:
 def resolvers(environ: Environ) -> tuple[Registered, ...]:
     """Return the resolvers of all plugins that `environ` does not disable, ordered by layer and name.
 
-    Raises `BrokenPlugin`, `RivalPlugins` or `UnknownResolver`: a plugin that is silently left out on one node means
-    that another resolver answers there, and the job hangs.
+    Raises `NoPlugins`, `BrokenPlugin`, `RivalPlugins` or `UnknownResolver`: a plugin that is silently left out on one
+    node means that another resolver answers there, and the job hangs.
     """
     return _registry(environ).every()
 

@@ -117,7 +117,7 @@ class Mark(NamedTuple):
 
     launcher: str
     marks: tuple[str, ...]
-    """Variables that are all set; the first is the one that a resolver of this launcher reads."""
+    """Variables, or options, that are all set; the first is the one that a resolver of this launcher reads."""
     how_many: Count = unsaid
     unless: tuple[str, ...] = ()
     """Variables of launchers that are told better by them."""
@@ -136,7 +136,7 @@ class Mark(NamedTuple):
         """Return whether the marks are there, and more than one process with them."""
         variables = environ.variables
         for mark in self.marks:
-            if mark not in variables:
+            if mark not in variables and not (mark.startswith("--") and mark in environ):
                 return False
         return not any(name in variables for name in self.unless) and self.how_many(environ) != 1
 
@@ -306,6 +306,17 @@ MARKS: tuple[Mark, ...] = (
             shared=True,
         )
         for name in ("MASTER_ADDR", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE")
+    ),
+    *(
+        Mark(
+            "torchrun",
+            (option,),
+            place="an option of torchrun stands among the script's own arguments, where torchrun does not read it",
+            advice="if several processes are meant, type it before the script: torchrun --nproc-per-node=4 train.py",
+            refused=False,
+            shared=True,
+        )
+        for option in ("--nproc-per-node", "--nnodes", "--node-rank")
     ),
 )
 """The innermost first."""

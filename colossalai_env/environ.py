@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attr as attrs
+
+from .errors import MalformedVariable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,9 +41,15 @@ class Environ:
 
     @classmethod
     def snapshot(cls, env: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> "Environ":
-        """Take this process's variables and arguments, or, when either is given, those alone."""
+        """Take this process's variables and arguments, or, when either is given, those alone.
+
+        Raises `MalformedVariable` where a variable that is given is no text.
+        """
         if env is None and argv is None:
             return cls(os.environ, sys.argv[1:])
+        for name, value in (env or {}).items():
+            if not isinstance(cast("object", value), str):
+                raise MalformedVariable("env", name, str(value), f"a str, and found {type(value).__name__}")
         return cls(env or {}, argv or ())
 
     def get(self, name: str) -> str | None:

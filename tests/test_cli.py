@@ -153,6 +153,7 @@ def test_a_captured_environment_comes_with_the_arguments_of_its_script(capsys: p
         ('{"tasks": [{"TOKEN": "secret"}]}', "tasks is no recorded launch, expected a list of objects"),
         ('{"tasks": []}', "tasks is no recorded launch, expected a list of objects"),
         ('{"RANK":\n "3"', "line 2: Expecting"),
+        pytest.param('{"RANK":' * 100_000, "is nested too deeply, expected names and texts", id="deep"),
         (None, "cannot be read: No such file"),
     ],
 )
@@ -291,6 +292,20 @@ def test_output_that_cannot_be_written_is_an_error() -> None:
         )
     assert ended.returncode == 1
     assert ended.stderr == b"standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["explain", "explain --json", "plugins"])
+def test_standard_output_that_is_closed_is_an_error(command: str) -> None:
+    words = ["sh", "-c", f'exec "$@" {command} >&-', "sh", *COMMAND]
+    ended = subprocess.run(words, stderr=subprocess.PIPE, env=clean_environment(), check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, b"standard output cannot be written: it is closed\n")
+
+
+def test_standard_input_that_is_closed_is_no_environment() -> None:
+    words = ["sh", "-c", 'exec "$@" explain --env-file - <&-', "sh", *COMMAND]
+    ended = subprocess.run(words, stderr=subprocess.PIPE, env=clean_environment(), check=False, timeout=60)
+    assert ended.returncode == 2
+    assert b"--env-file: - is standard input, which is closed" in ended.stderr
 
 
 def test_an_interrupted_command_ends_with_130_and_no_traceback(tmp_path: Path) -> None:

@@ -9,10 +9,14 @@ from importlib.abc import MetaPathFinder
 from importlib.metadata import Distribution, DistributionFinder, PathDistribution, entry_points
 from pathlib import Path
 
+import attr
+import attrs
+import pluggy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import colossalai_env
 from colossalai_env import _hookspecs as hookspecs
 from colossalai_env import _registry as registry
 from colossalai_env._entry_points import Elsewhere, entries
@@ -119,3 +123,20 @@ def test_who_i_am_is_known_without_what_is_not_needed() -> None:
     program = f"import sys, colossalai_env; colossalai_env.resolve(env={STEP}); print({never} & sys.modules.keys())"
     ran = run([sys.executable, "-c", program])
     assert (ran.out.strip(), ran.err) == ("set()", "")
+
+
+def test_a_copied_folder_without_metadata_is_refused_instead_of_a_process_alone(tmp_path: Path) -> None:
+    """As in a frozen program, or with a checkout on PYTHONPATH: no launcher would be recognised."""
+    for module in (colossalai_env, attr, attrs, pluggy):
+        folder = Path(str(module.__file__)).parent
+        (tmp_path / folder.name).symlink_to(folder)
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import colossalai_env
+print(colossalai_env.resolve())
+"""
+    worker = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    ended = run([sys.executable, "-I", "-S", "-c", program], worker)
+    assert ended.code == 1
+    assert "NoPlugins: no plugin is found, not even those of colossalai-env: " in ended.err

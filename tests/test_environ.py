@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from colossalai_env import resolve
 from colossalai_env.environ import Export
+from colossalai_env.errors import MalformedVariable
 from colossalai_env.resolver import Environ
 
 
@@ -78,3 +80,12 @@ def test_an_export_in_an_export_gives_back_in_turn(monkeypatch: pytest.MonkeyPat
             pass
         assert os.environ["RANK"] == "1"
     assert "RANK" not in os.environ
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_a_given_variable_that_is_no_text_is_named(value: object) -> None:
+    env = {"RANK": value, "WORLD_SIZE": "2"}
+    with pytest.raises(
+        MalformedVariable, match=f"env: RANK is '{value}', expected a str, and found {type(value).__name__}"
+    ):
+        resolve(env=env)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

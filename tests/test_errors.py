@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from colossalai_env import ColossalaiEnvError, errors
-from colossalai_env.errors import MalformedVariable, MissingRanks, UnknownConfigEntry
+from colossalai_env.errors import ContradictoryVariables, MalformedVariable, MissingRanks, UnknownConfigEntry
 from tests.error_tree import BASE, EVERY, KINDS, TREE
 
 
@@ -63,3 +63,17 @@ def test_every_error_is_a_name_of_the_public_module(name: str) -> None:
 def test_a_name_that_is_no_error_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'colossalai_env\.errors' has no attribute 'RollCallFailed'"):
         getattr(errors, "RollCallFailed")  # noqa: B009 - no name that type checkers know
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    found = "x" * 100_000
+    told = str(MalformedVariable("torch", "RANK", found, "a number"))
+    assert f"RANK is '{'x' * 200}'... (100000 characters), expected a number" in told
+    assert len(told) < 400
+    told = str(ContradictoryVariables("torch", "these are two", (("RANK", found), ("WORLD_SIZE", "2"))))
+    assert told.endswith("... (100000 characters), WORLD_SIZE='2': correct these where the process is started.")
+
+
+@pytest.mark.parametrize("value", ["$SLURM_PROCID", "${RANK}", "$(hostname)", "%t", "{{ rank }}", "<ip>"])
+def test_a_value_that_nothing_was_put_in_the_place_of_is_told_so(value: str) -> None:
+    assert f"RANK is {value!r}; nothing has put" in str(MalformedVariable("torch", "RANK", value, "a number"))

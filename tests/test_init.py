@@ -299,6 +299,32 @@ threading.Event().wait(30)
     assert re.search(rf"RankFailed: rank 1 \(pid \d+ on .*\) failed: was stopped by {name}", waiting.err)
 
 
+def test_a_rank_that_fails_while_rank_0_imports_torch_is_heard_when_that_is_done(tmp_path: Path) -> None:
+    """Its own error does not wait for so long, but what it says stays in the socket at which rank 0 listens."""
+    gate = tmp_path / "rank 1 has ended"
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "torch.py").write_text(f"""
+import importlib, os, sys, time
+while not os.path.exists({str(gate)!r}):
+    time.sleep(0.05)
+sys.path.remove({str(slow)!r})
+del sys.modules["torch"]
+sys.modules["torch"] = importlib.import_module("torch")
+""")
+    program = "import colossalai_env; colossalai_env.init_from_env(timeout=120)"
+    with Processes() as processes:
+        port = free_port()
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes.start([sys.executable, "-c", program], {"RANK": "0", "PYTHONPATH": str(slow), **shared})
+        wait_until_listening(port)
+        processes.start([sys.executable, "-c", program], {"RANK": "1", "LOCAL_RANK": "x", **shared}).wait(60)
+        gate.touch()
+        first, second = processes.wait(60)
+    assert "MalformedVariable: torch: LOCAL_RANK is 'x'" in second.err
+    assert re.search(r"RankFailed: rank 1 \(pid \d+ on .*\) failed: torch: LOCAL_RANK is 'x'", first.err)
+
+
 def test_sigterm_ends_the_process_though_the_others_cannot_be_told() -> None:
     program = """
 import os, signal
@@ -362,6 +388,28 @@ assert dist.is_initialized()
 """
     ended = run([warm(), "-c", program])
     assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_call_while_another_joins_is_told_so(tmp_path: Path) -> None:
+    """In two threads both would be the same rank; here a thread of the first call's config calls a second time."""
+    config = tmp_path / "config.py"
+    config.write_text("""
+import threading, colossalai_env
+told = []
+def call():
+    try:
+        colossalai_env.init_from_env()
+    except colossalai_env.ColossalaiEnvError as error:
+        told.append(f"{type(error).__name__}: {error}")
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+(told,) = told
+del thread, call, threading, colossalai_env
+""")
+    program = "import sys, colossalai_env; print(colossalai_env.init_from_env(config=sys.argv[1]).config.told)"
+    ended = run([sys.executable, "-c", program, str(config)])
+    assert ended.out.startswith("AlreadyInitialized: this process is already joining its job, by a call"), ended.err
 
 
 def test_a_group_made_without_us_is_not_taken_over() -> None:

@@ -125,7 +125,21 @@ def test_a_launch_of_one_process_is_alone_without_a_word(env: dict[str, str]) ->
     assert (resolution.spec().world_size, resolution.warnings) == (1, ())
 
 
-EXAMPLES = [Environ(env) for _, env, _ in REFUSED] + [Environ(env) for _, env in DOUBTED]
+TYPED = [["--nproc-per-node", "4"], ["--nproc_per_node=4"], ["--nnodes", "2", "--node_rank", "1"], ["--node-rank=1"]]
+
+
+@pytest.mark.parametrize("argv", TYPED, ids=" ".join)
+def test_options_of_torchrun_behind_the_script_are_one_warning(argv: list[str]) -> None:
+    (warning,) = explain(argv=argv).resolution.warnings
+    assert "an option of torchrun stands among the script's own arguments" in warning
+    assert "torchrun --nproc-per-node=4 train.py" in warning
+
+
+EXAMPLES = (
+    [Environ(env) for _, env, _ in REFUSED]
+    + [Environ(env) for _, env in DOUBTED]
+    + [Environ(argv=argv) for argv in TYPED]
+)
 
 
 def knows_better(environ: Environ) -> NoMatch:

@@ -81,7 +81,9 @@ def listen(endpoint: Endpoint, port: int) -> socket.socket | Target:
         listener = bind((listening_address(endpoint), port))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise PortTaken(endpoint.host, port, endpoint.source, f"the system: {error.strerror}") from None
+            roots = ": ports below 1024 are for root" if error.errno == errno.EACCES else ""
+            why = f"the system says {error.strerror}{roots}"
+            raise PortTaken(endpoint.host, port, endpoint.source, "", why) from None
         return _holder_address(endpoint, port), port
     if not endpoint.directory and not any(map(is_own, endpoint.addresses)):
         targets = [(address, port) for address in endpoint.addresses]

@@ -329,12 +329,13 @@ class Guest:
         return met
 
     def fail(self, mine: RankReport) -> None:
-        """Enter, in little time, and report there why this rank goes."""
+        """Enter, in little time, and report there why this rank goes, or leave word for when a store is served."""
         brief = attrs.evolve(self.frame, deadline=shortened(self.frame.deadline, REPORT_FAILURE))
         try:
             entered = attrs.evolve(self, frame=brief).find()
         except ColossalaiEnvError as failure:
-            log.debug("could not report: %s", failure)
+            log.debug("no store was found to report to: %s", failure)
+            self.interrupt(mine)
             return
         entered.fail(mine)
         entered.close()

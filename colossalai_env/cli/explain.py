@@ -116,6 +116,8 @@ def captured(path: str) -> Captured | tuple[Captured, ...]:
     """Read the variables of a captured environment, or those of each task of a recorded launch."""
     try:
         if path == "-":
+            if sys.stdin is None:  # as after <&-
+                raise argparse.ArgumentTypeError("- is standard input, which is closed")
             data = sys.stdin.buffer.read()
         else:
             with open(path, "rb") as file:
@@ -136,6 +138,8 @@ def _json(path: str, text: str) -> Captured | tuple[Captured, ...]:
         found = cast("dict[str, Any]", json.loads(text))
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{path} is nested too deeply, expected names and texts") from None
     if not isinstance(found.get("tasks"), list):
         return Captured(_texts(path, found))
     try:

@@ -24,7 +24,7 @@ def on_terminal() -> bool:
 
     Open MPI gives each rank a pseudo-terminal even where mpirun's own output is piped; that one has no width.
     """
-    watched = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    watched = sys.stdout is not None and sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
     return watched or bool(Environ.snapshot().get("FORCE_COLOR"))
 
 
@@ -40,6 +40,8 @@ def show_error(error: Exception) -> None:
 
 def show_text(text: str) -> None:
     """Print a text as it is; end the process with 1 where that fails, quietly where a pipe's reader has left."""
+    if sys.stdout is None:  # as after >&-
+        raise SystemExit("standard output cannot be written: it is closed")
     try:
         sys.stdout.write(f"{_encodable(text)}\n")
         sys.stdout.flush()

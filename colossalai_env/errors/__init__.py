@@ -5,7 +5,7 @@
         InvalidSpec  MalformedVariable  MissingVariable  NotAsked  ContradictoryVariables  PartialEnvironment
         NotLaunched  ConflictingResolvers  ResolverDoesNotMatch  IncompleteArguments
       PluginError          what is installed cannot be used.
-        BrokenPlugin  RivalPlugins  UnknownResolver
+        NoPlugins  BrokenPlugin  RivalPlugins  UnknownResolver
       ConfigError          the config of the program is wrong.
         InvalidConfig  UnknownConfigEntry  ReadOnlyConfig
       RendezvousError      the ranks did not meet: it may do to try again.
@@ -45,6 +45,21 @@ def where(rank: int | None, host: str | None = None) -> str:
     words = [f"rank {rank}" if rank is not None else "", f"on {host}" if host else ""]
     known = " ".join(word for word in words if word)
     return f" ({known})" if known else ""
+
+
+LONGEST = 200
+"""Characters of a value that a sentence shows: the ranks hand their errors on, and a value may be a whole file."""
+
+
+def quoted(value: object) -> str:
+    """Return the value in quotes, or its beginning and how long it is."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[:LONGEST]!r}... ({len(value)} characters)"
+    return repr(value)
+
+
+UNEXPANDED = ("$", "%", "{{", "<")
+"""Beginnings of what a shell, a launcher or a template should have put a value in the place of."""
 
 
 def _signature(error: type[Exception]) -> Signature:
@@ -138,8 +153,9 @@ class MalformedVariable(ResolutionError, ValueError):
 
     def __str__(self) -> str:
         remedy = "correct" if self.variable.startswith("-") else "correct or unset"
+        left = "; nothing has put a value in its place" if self.value.startswith(UNEXPANDED) else ""
         return (
-            f"{self.resolver}: {self.variable} is {self.value!r}, expected {self.expected}"
+            f"{self.resolver}: {self.variable} is {quoted(self.value)}{left}, expected {self.expected}"
             f"{where(self.rank)}: {remedy} it where the process is started."
         )
 
@@ -169,7 +185,7 @@ class NotAsked(ResolutionError):
     problem: str = "init_from_env() asks the launcher, and resolve() reads variables alone"
 
     def __str__(self) -> str:
-        values = " and ".join(f"{name}={value!r}" for name, value in self.found)
+        values = " and ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return (
             f"{self.resolver}: {values} set, and the launcher alone knows {self.variable}{where(self.rank)}: "
             f"{self.problem}. Pass rank= and world_size=, which are 0 and 1 for a process alone."
@@ -185,7 +201,7 @@ class ContradictoryVariables(ResolutionError):
     rank: int | None = None
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        values = ", ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return (
             f"{self.resolver}: {self.problem}{where(self.rank)}; found {values}: "
             "correct these where the process is started."
@@ -227,7 +243,7 @@ class NotLaunched(ResolutionError):
     advice: str
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.found)
+        values = ", ".join(f"{name}={quoted(value)}" for name, value in self.found)
         return f"{self.resolver}: {self.place} ({values}): {self.advice}; {ALONE}."
 
 
@@ -269,6 +285,21 @@ class IncompleteArguments(ResolutionError):
 
 class PluginError(ColossalaiEnvError):
     """What is installed cannot be used."""
+
+
+class NoPlugins(PluginError):
+    """Not even this library's own plugins are found, so that every rank would be taken for a process alone."""
+
+    package: str
+    python: str
+
+    def __str__(self) -> str:
+        return (
+            f"no plugin is found, not even those of colossalai-env: {self.package} is here, and no metadata with entry "
+            f"points (colossalai_env-*.dist-info) on the path of {self.python}: {self.python} -m pip install the "
+            "distribution where its folder was copied; a frozen program or an archive has to collect its metadata and "
+            "the packages colossalai_env_* too."
+        )
 
 
 class UnknownResolver(PluginError):

@@ -84,18 +84,20 @@ class NotMyAddress(RendezvousError):
 
 
 class PortTaken(RendezvousError):
-    """Somebody else listens where rank 0 should."""
+    """Somebody else listens where rank 0 should, or the system keeps the port."""
 
     host: str
     port: int
     source: str
     holder: str
+    refused: str = ""
+    """Why the system keeps it, where no process has it."""
 
     def __str__(self) -> str:
-        return (
-            f"rank 0 cannot listen on {self.host}:{self.port}, from {self.source}: it is taken by {self.holder}. "
-            "End that process, or give every rank another port: export MASTER_PORT=ANOTHER."
-        )
+        why = self.refused or f"it is taken by {self.holder}"
+        remedy = "give every rank another port: export MASTER_PORT=ANOTHER"
+        remedy = f"G{remedy[1:]}" if self.refused else f"End that process, or {remedy}"
+        return f"rank 0 cannot listen on {self.host}:{self.port}, from {self.source}: {why}. {remedy}."
 
 
 class TooFewFileDescriptors(RendezvousError):

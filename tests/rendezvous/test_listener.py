@@ -1,5 +1,7 @@
 """Rank 0's socket: where it listens, who holds its port, and what it says in a store's place."""
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -19,7 +21,7 @@ from colossalai_env._rendezvous.listener import (
     read_early,
     turn_away,
 )
-from colossalai_env.errors import NotMyAddress, RankFailed, TooFewFileDescriptors
+from colossalai_env.errors import NotMyAddress, PortTaken, RankFailed, TooFewFileDescriptors
 
 ELSEWHERE, OWN = "198.51.100.1", own_address()
 
@@ -54,6 +56,15 @@ def test_rank_0_listens_on_one_address_where_that_serves_all_ranks(
         "colossalai_env._rendezvous.listener.interfaces", lambda: iter([("lo", "127.0.0.1"), ("eth0", OWN)])
     )
     assert listening_address(endpoint(host, addresses, one_node=one_node)) == listens
+
+
+def test_a_port_that_the_system_keeps_is_nobodys_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(target: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+
+    monkeypatch.setattr("colossalai_env._rendezvous.listener.bind", keep)
+    with pytest.raises(PortTaken, match=r"Permission denied: ports below 1024 are for root\. Give every rank another"):
+        listen(endpoint("127.0.0.1", ["127.0.0.1"], one_node=True), 80)
 
 
 def test_a_host_that_has_ipv6_alone_listens_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
