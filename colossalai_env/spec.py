@@ -217,7 +217,7 @@ class DistSpec:
 
     def _below(self, index: str, number: int | None, count: str, bound: int | None) -> None:
         if number is not None and bound is not None and number >= bound:
-            self._contradiction(index, count, f"{index} must be below {count}")
+            self._contradiction(index, count, f"{index} counts from 0 and must be below {count}")
 
     def _contradiction(self, one: str, other: str, rule: str) -> None:
         values = f"{one} is {getattr(self, one)} and {other} is {getattr(self, other)}"

@@ -150,7 +150,7 @@ SLURM = {
         ("launch_from_torch('absent.py')", TORCH, "absent.py: it cannot be read: No such file"),
         ("launch_from_torch({})", TORCH, "NCCL needs a GPU and none is visible: use --backend gloo"),
         ("launch_from_torch({}, backend='mcll')", TORCH, "torch knows no backend 'mcll': use one of"),
-        ("launch({}, 5, 2, 'localhost', 29500)", {}, "rank must be below world_size (rank 5)"),
+        ("launch({}, 5, 2, 'localhost', 29500)", {}, "rank counts from 0 and must be below world_size (rank 5)"),
         (
             "launch({}, None, 2, 'localhost', 29500)",
             {},

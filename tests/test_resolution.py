@@ -178,7 +178,9 @@ def test_what_agrees_with_torchrun_leaves_the_agents_store_in_use() -> None:
 
 
 def test_rank_of_a_world_too_small_names_both_arguments() -> None:
-    with pytest.raises(ContradictoryVariables, match=r"rank must be below world_size.*argument rank='5'"):
+    with pytest.raises(
+        ContradictoryVariables, match=r"rank counts from 0 and must be below world_size.*argument rank='5'"
+    ):
         resolve(env={}, rank=5, world_size=2, host="h", port=1)
 
 

@@ -41,14 +41,17 @@ def test_it_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"rank": 2, "world_size": 2}, "rank must be below world_size"),
+        ({"rank": 2, "world_size": 2}, "rank counts from 0 and must be below world_size"),
         ({"rank": -1, "world_size": 2}, "rank is -1"),
         ({"rank": True, "world_size": 2}, "rank is True"),
         ({"rank": "0", "world_size": 2}, "rank is '0'"),
         ({"rank": 0, "world_size": 0}, "world_size is 0"),
         ({"rank": 0, "world_size": 2**31}, "world_size is 2147483648"),
-        ({"rank": 0, "world_size": 4, "local_rank": 2, "local_world_size": 2}, "local_rank must be below"),
-        ({"rank": 0, "world_size": 4, "node_rank": 2, "num_nodes": 2}, "node_rank must be below"),
+        (
+            {"rank": 0, "world_size": 4, "local_rank": 2, "local_world_size": 2},
+            "local_rank counts from 0 and must be below",
+        ),
+        ({"rank": 0, "world_size": 4, "node_rank": 2, "num_nodes": 2}, "node_rank counts from 0 and must be below"),
         ({"rank": 0, "world_size": 4, "num_nodes": 5}, "more nodes than processes"),
         ({"rank": 0, "world_size": 4, "local_world_size": 4, "num_nodes": 2}, "more processes on the nodes"),
         ({"rank": 0, "world_size": 4, "local_world_size": 2, "num_nodes": 1}, "must be equal"),

@@ -94,10 +94,12 @@ class PortTaken(RendezvousError):
     """Why the system keeps it, where no process has it."""
 
     def __str__(self) -> str:
-        why = self.refused or f"it is taken by {self.holder}"
-        remedy = "give every rank another port: export MASTER_PORT=ANOTHER"
-        remedy = f"G{remedy[1:]}" if self.refused else f"End that process, or {remedy}"
-        return f"rank 0 cannot listen on {self.host}:{self.port}, from {self.source}: {why}. {remedy}."
+        taken = (f"it is taken by {self.holder}", "End that process, or give")
+        why, remedy = (self.refused, "Give") if self.refused else taken
+        return (
+            f"rank 0 cannot listen on {self.host}:{self.port}, from {self.source}: {why}. "
+            f"{remedy} every rank another port: export MASTER_PORT=ANOTHER."
+        )
 
 
 class TooFewFileDescriptors(RendezvousError):
