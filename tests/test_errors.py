@@ -76,4 +76,4 @@ def test_a_long_value_is_shown_by_its_beginning() -> None:
 
 @pytest.mark.parametrize("value", ["$SLURM_PROCID", "${RANK}", "$(hostname)", "%t", "{{ rank }}", "<ip>"])
 def test_a_value_that_nothing_was_put_in_the_place_of_is_told_so(value: str) -> None:
-    assert f"RANK is {value!r}; nothing has put" in str(MalformedVariable("torch", "RANK", value, "a number"))
+    assert f"RANK is {value!r} (nothing has put" in str(MalformedVariable("torch", "RANK", value, "a number"))

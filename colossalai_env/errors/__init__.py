@@ -76,10 +76,15 @@ def _signature(error: type[Exception]) -> Signature:
 
 
 class _Fields:
-    """The signature of an error's class, found out when it is asked for: few processes ever raise one."""
+    """The signature of an error's class, found out when it is first asked for: few processes ever raise one."""
+
+    def __init__(self) -> None:
+        self._found: dict[type[Exception], Signature] = {}
 
     def __get__(self, error: object, kind: type[Exception]) -> Signature:
-        return _signature(kind)
+        if kind not in self._found:
+            self._found[kind] = _signature(kind)
+        return self._found[kind]
 
 
 @dataclass_transform(frozen_default=True)
@@ -153,7 +158,7 @@ class MalformedVariable(ResolutionError, ValueError):
 
     def __str__(self) -> str:
         remedy = "correct" if self.variable.startswith("-") else "correct or unset"
-        left = "; nothing has put a value in its place" if self.value.startswith(UNEXPANDED) else ""
+        left = " (nothing has put a value in its place)" if self.value.startswith(UNEXPANDED) else ""
         return (
             f"{self.resolver}: {self.variable} is {quoted(self.value)}{left}, expected {self.expected}"
             f"{where(self.rank)}: {remedy} it where the process is started."

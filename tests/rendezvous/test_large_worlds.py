@@ -160,6 +160,14 @@ def test_where_all_connects_fail_and_none_is_silent_each_has_its_own_error() -> 
     assert all(one.ended < 1.0 for one in processes)
 
 
+def test_ranks_that_still_connect_are_not_named_beside_the_one_that_is_silent() -> None:
+    """A killed rank fails the connects to it at once; those that are not so far yet live, and tick."""
+    _, processes = connecting(lambda rank, deadline: (monitor_connect, fail)[rank % 2](rank, deadline), {77})
+    for one in processes:
+        assert isinstance(one.outcome, (LostRanks, RankFailed))
+        assert str(one.outcome).startswith("rank 77 (pid 105 on n9) died or froze while the process group was made")
+
+
 def test_a_connect_that_fails_when_another_rank_has_said_why_it_leaves_fails_of_that() -> None:
     """A rank that is interrupted says so, then its connections break off, and with them the others' connects."""
     said = "rank 3 (pid 103 on n0): was stopped by Ctrl-C"

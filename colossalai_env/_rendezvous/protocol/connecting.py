@@ -39,7 +39,7 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
         if broken is not None:
             raise RankFailed(broken)
         if deadline.remaining + CONNECT_LATEST <= 0:
-            _, names = yield from _silent(rank, deadline, (keys.CONNECTED,), 0.0)
+            names = yield from _silent(rank, deadline, (keys.CONNECTED,), 0.0)
             failure = LostRanks(
                 names or (f"rank {rank}",), f"did not connect to the process group within {deadline.timeout:.1f} s"
             )
@@ -53,7 +53,6 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
             if still:
                 failure = LostRanks(named(still), "died or froze while the process group was made")
                 yield from post({keys.BROKEN.name: str(failure)})
-                yield from add(keys.PARTED.name, len(still))  # they will not say goodbye
                 raise failure
     if watches and rank != 0:
         yield from add(keys.WATCHES.name, -1)
@@ -72,19 +71,22 @@ def _watches_instead() -> Protocol[bool]:
 def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankReport]]:
     """Return the other ranks that are not connected and have not ticked since the last look; note their ticks."""
     late = yield from _without((keys.CONNECTED,), (yield from _others(rank)))
+    return (yield from _still(late, pulses))
+
+
+def _still(ranks: list[RankReport], pulses: dict[int, int]) -> Protocol[list[RankReport]]:
+    """Return those of some ranks that have not ticked since the last look, none at the first; note their ticks."""
     still: list[RankReport] = []
-    counts = yield from each_count(keys.PULSE.of(one.rank) for one in late)
-    for one, pulse in zip(late, counts, strict=True):
+    counts = yield from each_count(keys.PULSE.of(one.rank) for one in ranks)
+    for one, pulse in zip(ranks, counts, strict=True):
         if pulses.get(one.rank) == pulse:
             still.append(one)
         pulses[one.rank] = pulse
     return still
 
 
-def _silent(
-    rank: int, deadline: Deadline, marks: Sequence[keys.Key], seconds: float
-) -> Protocol[tuple[int, tuple[str, ...]]]:
-    """Return how many other ranks bear none of the marks within the seconds, and their names.
+def _silent(rank: int, deadline: Deadline, marks: Sequence[keys.Key], seconds: float) -> Protocol[tuple[str, ...]]:
+    """Name the other ranks that bear none of the marks within the seconds, and do not tick in them.
 
     The first ranks that ask look, and what one of them finds is what all read: the reports are as much as the world is
     large, and all ranks may ask at one moment. None is named where who looked has not said in time.
@@ -92,14 +94,17 @@ def _silent(
     if (yield from add(keys.LOOKS.name, 1)) <= LOOKERS:
         until = deadline.clock() + min(seconds, max(0.0, deadline.remaining + SEEN_LATEST))
         late = yield from _without(marks, (yield from _others(rank)))
+        pulses: dict[int, int] = {}
+        yield from _still(late, pulses)
         while late and deadline.clock() < until:
             yield from pause(0.1)
             late = yield from _without(marks, late)
-        told: str | None = yield from swap(keys.SILENT.name, "", json.dumps([len(late), named(late)]))
+        late = (yield from _still(late, pulses)) if seconds else late
+        told: str | None = yield from swap(keys.SILENT.name, "", json.dumps(named(late)))
     else:
         told = yield from read(keys.SILENT.name, min(HEARD, max(0.0, deadline.remaining + PART_LATEST)))
-    count, names = json.loads(told or "[0, []]")
-    return count, tuple(name for name in names if not name.startswith(f"rank {rank} "))
+    names = json.loads(told or "[]")
+    return tuple(name for name in names if not name.startswith(f"rank {rank} "))
 
 
 def _others(rank: int) -> Protocol[list[RankReport]]:
@@ -126,11 +131,9 @@ def report_connect_failure(rank: int, deadline: Deadline, sentence: str) -> Prot
     broken = yield from read(keys.BROKEN.name)
     if broken is not None:
         raise RankFailed(broken)
-    count, lost = yield from _silent(rank, deadline, (keys.CONNECTED, keys.FAILED), SEEN)
+    lost = yield from _silent(rank, deadline, (keys.CONNECTED, keys.FAILED), SEEN)
     failure = LostRanks(lost, "died or froze while the process group was made", sentence) if lost else None
     yield from post({keys.BROKEN.name: str(failure or sentence)})
-    if rank == 0:
-        yield from add(keys.PARTED.name, count)  # they will not say goodbye
     if failure is not None:
         raise failure
 

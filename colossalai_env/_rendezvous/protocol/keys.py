@@ -39,7 +39,9 @@ READ = Key("read/{}", "each rank that has read a bad verdict", "rank 0", "before
 
 CONNECTED = Key("in/{}", "a rank whose group is made", "the others", "while the group is made")
 FAILED = Key("out/{}", "a rank whose own connect failed", "the others", "while the group is made")
-PULSE = Key("pulse/{}", "a rank that still connects adds 1 a second", "a rank that watches", "to tell slow from lost")
+PULSE = Key(
+    "pulse/{}", "a rank that still connects adds 1 a second", "ranks that watch or look", "to tell slow from lost"
+)
 WATCHES = Key(
     "watches", "a rank that watches adds 1", "ranks that connect", "when rank 0, which watches first, is connected"
 )
