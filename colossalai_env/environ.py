@@ -47,8 +47,8 @@ class Environ:
         """
         if env is None and argv is None:
             return cls(os.environ, sys.argv[1:])
-        for name, value in (env or {}).items():
-            if not isinstance(cast("object", value), str):
+        for name, value in cast("Mapping[str, object]", env or {}).items():
+            if not isinstance(value, str):
                 raise MalformedVariable("env", name, str(value), f"a str, and found {type(value).__name__}")
         return cls(env or {}, argv or ())
 
