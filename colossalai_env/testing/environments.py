@@ -169,7 +169,9 @@ def foreign(resolver: ResolverProtocol) -> Iterator[Environ]:
 
 def _speaks(resolver: ResolverProtocol, environ: Environ) -> bool:
     """Return whether a table's launcher left rank or size, as in a batch script, which is no process of it."""
-    return isinstance(resolver, Resolver) and bool({"rank", "world_size"} & resolver.readable(environ).keys())
+    if not isinstance(resolver, Resolver) or {*resolver.variables()}.isdisjoint(names(environ)):
+        return False
+    return bool({"rank", "world_size"} & resolver.readable(environ).keys())
 
 
 def outer(resolver: ResolverProtocol) -> Iterator[Environ]:

@@ -1,6 +1,8 @@
 """Hypothesis strategies for launches, for the specs of their ranks, and for lists of hosts."""
 
+from collections import Counter
 from itertools import product
+from string import ascii_lowercase, digits
 
 from hypothesis import strategies as st
 
@@ -8,7 +10,9 @@ from colossalai_env import DistSpec
 
 from .layouts import Layout
 
-HOSTS = st.from_regex(r"[a-z][a-z0-9]{0,7}(-[a-z0-9]{1,4}){0,2}", fullmatch=True)
+LETTERS = st.sampled_from(ascii_lowercase)
+PARTS = st.lists(st.text(ascii_lowercase + digits, min_size=1, max_size=4).map("-{}".format), max_size=2).map("".join)
+HOSTS = st.builds("{}{}{}".format, LETTERS, st.text(ascii_lowercase + digits, max_size=7), PARTS)
 ADDRESSES = st.ip_addresses().map(str)
 NAMES = st.lists(st.one_of(HOSTS, ADDRESSES), min_size=1, max_size=3, unique=True)
 ORDERS = st.sampled_from(["block", "cyclic", "plane", "wrapped", "main", "any"])
@@ -59,7 +63,7 @@ def _counts(draw: st.DrawFn, nodes: int, most: int) -> list[int]:
 
 def _shuffled_local_ranks(draw: st.DrawFn, nodes: list[int]) -> tuple[int, ...]:
     """Give the ranks of each node their local ranks in any order, as mpirun's rank files do."""
-    left = {node: draw(st.permutations(range(nodes.count(node)))) for node in dict.fromkeys(nodes)}
+    left = {node: draw(st.permutations(range(count))) if count > 1 else [0] for node, count in Counter(nodes).items()}
     return tuple(left[node].pop(0) for node in nodes)
 
 
