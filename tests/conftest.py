@@ -3,14 +3,17 @@
 Of the profiles, `dev` looks further each time, and `ci` tries the same examples every time.
 """
 
+import gc
 import os
 from collections import Counter
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import devices
+from tests.bare import Bare, bare_environment
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)
@@ -35,12 +38,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini("timeout", "read by pytest-timeout, which is not installed")
 
 
+@pytest.fixture(scope="session")
+def bare() -> Iterator[Bare]:
+    """Return an environment without torch, in which this checkout is installed."""
+    with bare_environment() as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from what is collected, which stays to the end: 5,000 tests, and torch."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares a costly fixture; skip what needs more GPUs than there are."""
     for item in items:
         for name in {*MADE_ONCE} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
+            item.add_marker(pytest.mark.xdist_group(name))
     marked = [(item, needed) for item in items for mark, needed in NEEDED.items() if item.get_closest_marker(mark)]
     here = devices.count() if marked else 0
     for item, needed in marked:

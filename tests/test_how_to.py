@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from colossalai_env.cli.new_plugin import KINDS
 from colossalai_env.resolver import var
 from colossalai_env.testing import BrokenLaw, ResolverContract
-from tests.bare import ROOT, Bare, bare_environment
+from tests.bare import ROOT, Bare
 from tests.processes import Processes
 
 pytestmark = pytest.mark.slow
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs/how-to/write-a-resolver.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 MODULE, TEST = "acme/colossalai_env_acme/__init__.py", "acme/tests/test_colossalai_env_acme.py"
-
-
-@pytest.fixture(scope="module")
-def bare() -> Iterator[Bare]:
-    with bare_environment() as made:
-        yield made
 
 
 def typed(bare: Bare, script: str, where: Path) -> str:

@@ -3,24 +3,17 @@
 import json
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from colossalai_env.errors import ColossalaiEnvError, UnsupportedTorch
-from tests.bare import Bare, bare_environment
+from tests.bare import Bare
 from tests.processes import Ended, Processes, free_port, run
 
 pytestmark = pytest.mark.slow
 
 INIT = "import colossalai_env; colossalai_env.init_from_env(timeout=60)"
-
-
-@pytest.fixture(scope="module")
-def bare() -> Iterator[Bare]:
-    with bare_environment() as made:
-        yield made
 
 
 def test_an_installation_brings_no_torch(bare: Bare, tmp_path: Path) -> None:
