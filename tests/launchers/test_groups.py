@@ -1,6 +1,7 @@
 """Jobs over several hosts train, with init_from_env() as their only launch line."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -115,10 +116,11 @@ def test_the_slurm_commands_of_the_tutorial_train(bed: Bed, block: Block) -> Non
 
 
 def shell(bed: Bed, folder: Path, script: str) -> Ran:
-    """Run a script of a page on the head host, in a folder with the examples."""
+    """Run a script of a page on the head host, in a folder with the examples, by the warm interpreter."""
     if not folder.exists():
         shutil.copytree(EXAMPLES, folder)
-    return bed.run(HEAD, ["bash", "-ec", f"cd {folder}\n{script}"])
+    here = script.replace("colossalai-env", "python -m colossalai_env")
+    return bed.run(HEAD, ["bash", "-ec", f"PATH={os.path.dirname(warm())}:$PATH\ncd {folder}\n{here}"])
 
 
 def batch(bed: Bed, folder: Path) -> int:
@@ -170,8 +172,7 @@ def test_a_step_that_a_page_shows_does_what_it_says(bed: Bed, line: str) -> None
     (folder / "train.py").write_text(next(text for language, text in found if language == "python"))
     job = "salloc -N2 -n4 bash -ec" if "train.py" in line else "bash -ec"
     job = f"env SLURM_PARTITION=all {job}" if "doctor" in line else job  # four hosts are in no other
-    here = line.replace("python ", f"{warm()} ").replace("colossalai-env", f"{warm()} -m colossalai_env")
-    ran = shell(bed, folder, f"{job} {shlex.quote(here)}")
+    ran = shell(bed, folder, f"{job} {shlex.quote(line)}")
     assert ran.code == 0, f"{ran.out}\n{ran.err}"
     if "check" in line:
         assert "All ranks met, and their sums are right." in ran.out
