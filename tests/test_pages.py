@@ -194,7 +194,8 @@ def test_torchrun_starts_the_ranks_again_and_they_go_on(tmp_path: Path) -> None:
     words = block.text.replace("--epochs 20", "--epochs 100000").split()
     assert words[0] == "torchrun"
     with Processes() as processes:
-        agent = processes.start([*TORCHRUN, *words[1:]], {"CUDA_VISIBLE_DEVICES": ""}, folder)
+        env = {"PYTHON_EXEC": warm(), "CUDA_VISIBLE_DEVICES": ""}  # of its ranks: the agent's process is known
+        agent = processes.start([*TORCHRUN, *words[1:]], env, folder)
         assert agent.stdout is not None
         try:
             next(line for line in agent.stdout if line.startswith("epoch 3"))
