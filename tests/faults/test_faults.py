@@ -73,7 +73,7 @@ def test_promises_are_kept(fault: Fault, records: dict[str, Future[Record]]) -> 
 def test_the_faults_are_played_in_one_process(request: pytest.FixtureRequest) -> None:
     """Where several processes run tests, xdist adds a test's group to its name."""
     item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType]
-    assert item.nodeid.endswith("@test_faults records") or "PYTEST_XDIST_WORKER" not in os.environ
+    assert item.nodeid.endswith("@records") or "PYTEST_XDIST_WORKER" not in os.environ
 
 
 def test_every_promise_has_several_faults() -> None:
