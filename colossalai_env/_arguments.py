@@ -24,6 +24,10 @@ BACKENDS = frozenset({"ccl", "cncl", "gloo", "hccl", "mpi", "nccl", "ucc", "xccl
 """Values of ``--backend`` that mean torch.distributed's; other programs' options bear that name too."""
 
 
+OURS = tuple(f"COLOSSALAI_ENV_{name}" for name in ("DISABLE", "JOB_ID", "LOCATE", "RESOLVER", "ROLL_CALL"))
+"""This library's own variables."""
+
+
 class Default(str):
     """What a parser holds where nothing was typed: a launch function takes it, and it overrides no choice."""
 
@@ -83,3 +87,15 @@ def unread(environ: Environ, spec: DistSpec) -> tuple[str, ...]:
         return ()
     warning = f"--backend {typed} is not read, since nothing hands it in: call init_from_env(args=parser.parse_args())"
     return (f"{warning}, or init_from_env(backend=...)",)
+
+
+def mistyped(environ: Environ) -> tuple[str, ...]:
+    """Return a warning for each variable that is named as this library's own are, and is none of them."""
+    names = [name for name in environ.variables if name.startswith("COLOSSALAI_ENV_") and name not in OURS]
+    if not names:
+        return ()
+    from difflib import get_close_matches
+
+    return tuple(
+        f"{name} is set, which nothing reads: {get_close_matches(name, OURS, 1, 0)[0]} may be meant" for name in names
+    )

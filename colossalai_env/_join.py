@@ -16,7 +16,7 @@ from . import _hardware as hardware
 from . import _process_group as process_group
 from ._addresses import Endpoint, own_address
 from ._adopt import adopt
-from ._arguments import Given, arguments, unread
+from ._arguments import Given, arguments, mistyped, unread
 from ._candidates import Candidate
 from ._children import doubt, refuse_child, refuse_import
 from ._config import Config, ConfigLike, load_config
@@ -154,7 +154,7 @@ def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given])
         raise outcome
     refuse_child(outcome)
     if outcome.rank == 0:
-        for warning in (*_doubts(resolution, outcome, environ), *unread(environ, outcome)):
+        for warning in (*_doubts(resolution, outcome, environ), *unread(environ, outcome), *mistyped(environ)):
             log.warning("%s", warning)
     return outcome
 
