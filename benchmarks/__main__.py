@@ -1,6 +1,6 @@
 """Run the benchmarks: print each figure with its goal and its peers, and write JSON, pictures and the docs' table.
 
-python -m benchmarks [QUESTION ...] [--pairs 15] [--against CHECKOUT] [--write]
+python -m benchmarks [QUESTION ...] [--pairs 15] [--write]
 """
 
 import argparse
@@ -10,10 +10,8 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -131,17 +129,13 @@ def main() -> None:
         action="store_true",
         help="write benchmarks/last.json, and the docs' tables and pictures; of these questions alone, with their date",
     )
-    parser.add_argument("--against", type=Path, help="a checkout of an earlier build: its roll call is measured beside")
     asked = parser.parse_args()
     unknown = sorted(set(asked.questions) - set(QUESTIONS))
     if unknown:
         parser.error(f"unknown question(s) {', '.join(unknown)}: use {', '.join(QUESTIONS)}")
     figures: list[Figure] = []
     for question in asked.questions or QUESTIONS:
-        ask = (
-            QUESTIONS[question] if question != roll_call.QUESTION else partial(roll_call.measure, against=asked.against)
-        )
-        for finding in ask(asked.pairs):
+        for finding in QUESTIONS[question](asked.pairs):
             if isinstance(finding, Figure):
                 figures.append(finding)
                 print(line(finding), flush=True)

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +32,9 @@ def measure(pairs: int) -> Iterator[Figure]:
     """Resolve in installations of both builds, for the first time in a process and when all is loaded."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try:
-            earlier = checkout(SEVEN, folder / "checkout")
-        except (OSError, subprocess.CalledProcessError) as error:
-            yield Figure(QUESTION, f"git does not know {SEVEN}: {error}", "builds to compare with", 0, least=1)
+        earlier = checkout(SEVEN, folder / "checkout")
+        if earlier is None:
+            yield Figure(QUESTION, f"git does not know {SEVEN}", "builds to compare with", 0, least=1)
             return
         pythons = {
             NOW: installation(folder / "now", *USUAL),

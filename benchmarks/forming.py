@@ -4,18 +4,19 @@ import json
 import os
 import statistics
 import subprocess
-import sysconfig
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import attrs
 
 from benchmarks.drawing import curves
-from benchmarks.installations import PEERS
-from benchmarks.measure import Figure, Finding, Picture, ratio, turns
+from benchmarks.installations import BEFORE, EARLIER, PEERS, checkout, installation, packages
+from benchmarks.measure import ROOT, Figure, Finding, Picture, ratio, turns
 from colossalai_env._rendezvous.listener import bind
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MORE = {2: 6, 8: 12}
 """Milliseconds that the roll call may cost, at most, by processes."""
 
 OURS, FIRST, PLAIN = "colossalai-env", "colossalai-env, first call", "init_process_group"
+THEN = f"{EARLIER}, first call"
 
 
 @attrs.frozen
@@ -44,6 +46,8 @@ class Contender:
     before: str = "pass"
     """What each rank does before it is ready."""
     env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    site: Path | None = None
+    """Packages that it needs beside the peers'."""
 
 
 PLACE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -52,6 +56,7 @@ PLACE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.
 CONTENDERS: Mapping[str, Contender] = {
     OURS: Contender("init_from_env()", f"from colossalai_env import init_from_env, resolve; resolve(env={PLACE})"),
     FIRST: Contender("init_from_env()", "from colossalai_env import init_from_env"),
+    THEN: Contender("init_from_env()", "from colossalai_env import init_from_env"),
     PLAIN: Contender("torch.distributed.init_process_group('gloo')"),
     "Accelerate": Contender("PartialState(cpu=True)", "from accelerate import PartialState"),
     "Lightning Fabric": Contender(
@@ -79,7 +84,7 @@ CONNECTING: Mapping[str, Contender] = {
 
 SCENE = """
 import gc, json, os, site, socket, sys, time
-site.addsitedir(sys.argv[1])
+any(map(site.addsitedir, sys.argv[1:]))
 import torch, torch.distributed
 {imports}
 gc.freeze()
@@ -91,6 +96,7 @@ def act(rank, size, port, late, ready, gate, told, end):
     place = {{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}}
     os.environ.update({{name: str(value) for name, value in place.items()}})
     {before}
+    gc.unfreeze(), gc.collect(), gc.freeze()
     os.write(ready, b".")
     os.read(gate, 1)
     if rank == 0: time.sleep(late)
@@ -125,12 +131,14 @@ for line in sys.stdin:
 """
 """Imports all once, then forks the ranks of one group after the other: they are ready as soon as they are told.
 
-The garbage is frozen: with torch imported a full collection takes 80 ms, and falls on one contender by chance.
+The garbage is frozen: with torch imported a full collection takes 80 ms, and falls on one contender by chance. A rank
+has one before it is ready: it touches the memory that it shares with the process which forked it, and makes it its own.
+A process that nobody forked shares none, and who runs more Python would pay more for it: 4 of 17 ms, for two ranks.
 """
 
 ALONE = """
 import site, sys
-site.addsitedir(sys.argv[1])
+any(map(site.addsitedir, sys.argv[1:]))
 import gc, os, time, torch, torch.distributed
 {imports}
 gc.freeze()
@@ -146,7 +154,7 @@ def _python(code: str, who: Contender, env: Mapping[str, str] | None = None, **s
     shared = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **who.env, **(env or {})}
     text = code.format(imports=who.imports, before=who.before, call=who.call)
     return subprocess.Popen(
-        [PEERS / "bin/python", "-c", text, sysconfig.get_path("purelib")],
+        [PEERS / "bin/python", "-c", text, *([who.site] if who.site else [])],
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "CUDA_VISIBLE_DEVICES": "-1", **shared},
         stderr=subprocess.DEVNULL,
         text=True,
@@ -197,10 +205,11 @@ def measure(pairs: int) -> Iterator[Finding]:
     """Begin with a process alone, then form groups of all sizes, start whole scripts, and let gloo connect many."""
     drawn: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        opened = {name: stack.enter_context(Scene(who)) for name, who in CONTENDERS.items()}
+        installed = _installed(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        opened = {name: stack.enter_context(Scene(who)) for name, who in installed}
         scenes = {name: scene for name, scene in opened.items() if scene.works()}
         absent = {name: "absent: it formed no group" for name in CONTENDERS if name not in scenes}
-        yield from _figures(1, 0, _alone(scenes, 2 * pairs), absent)
+        yield from _figures(1, 0, _alone({name: scene.who for name, scene in scenes.items()}, 2 * pairs), absent)
         for size in SIZES:
             for late in LATE:
                 rounds = pairs if late < 1 else max(3, pairs // 3)
@@ -210,24 +219,36 @@ def measure(pairs: int) -> Iterator[Finding]:
                 if late == LATE[1]:
                     for name, found in times.items():
                         drawn.setdefault(name, []).append((size, statistics.median(found)))
+        starts = {name: _start(scene.who) for name, scene in scenes.items() if name not in {FIRST, THEN}}
+        cold = {name: statistics.median(found) for name, found in _rotated(starts, max(3, pairs // 3)).items()}
+        yield Figure(QUESTION, CASE, "2 scripts, from their start to their end", cold.pop(OURS), "ms", beside=cold)
     title = f"Rank 0 comes {1000 * LATE[1]:.0f} ms after the others"
     yield Picture(
         "group-late", title, curves(title, "processes", "ms from then until the last rank has its group", drawn)
     )
-    starts = {name: _start(who) for name, who in CONTENDERS.items() if name not in {FIRST, *absent}}
-    cold = {name: statistics.median(found) for name, found in _rotated(starts, max(3, pairs // 3)).items()}
-    yield Figure(QUESTION, CASE, "2 scripts, from their start to their end", cold.pop(OURS), "ms", beside=cold)
     yield from _connecting(max(3, pairs // 3))
 
 
-def _alone(names: Iterable[str], pairs: int) -> dict[str, list[float]]:
+def _installed(folder: Path) -> Iterator[tuple[str, Contender]]:
+    """Install this library and the earlier one, beside the peers; one that git lacks is absent."""
+    sources = {OURS: ROOT, FIRST: ROOT, THEN: checkout(BEFORE, folder / "checkout")}
+    for name, who in CONTENDERS.items():
+        source = sources.get(name)
+        if source is not None:
+            installation(folder / name, 0, 0, source=source)
+            yield name, attrs.evolve(who, site=packages(folder / name))
+        elif name not in sources:
+            yield name, who
+
+
+def _alone(contenders: Mapping[str, Contender], pairs: int) -> dict[str, list[float]]:
     """Time a world of one in fresh processes: forked ones pay for the memory that they share."""
     place = dict.fromkeys(("RANK", "LOCAL_RANK"), "0") | dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
 
     def play(who: Contender) -> Callable[[], float]:
         return lambda: _took(_python(ALONE, who, {**place, "MASTER_PORT": str(_port())}, stdout=subprocess.PIPE))
 
-    return _rotated({name: play(CONTENDERS[name]) for name in names}, pairs)
+    return _rotated({name: play(who) for name, who in contenders.items()}, pairs)
 
 
 def _took(process: "subprocess.Popen[str]") -> float:

@@ -19,6 +19,11 @@ else:
 PEERS = ROOT / ".venv/peers"
 """Where `make bench` installs the other libraries."""
 
+BEFORE = "ca776d8"
+"""The revision before roll calls of three messages and markers in metadata, which is measured as well."""
+
+EARLIER = f"colossalai-env of {BEFORE}"
+
 PLUGIN = """
 from colossalai_env import DistSpec
 from colossalai_env.resolver import Layer, Resolver, any_of, derive, hookimpl, var
@@ -47,10 +52,13 @@ def colossalai_env_resolvers():
 """
 
 
-def checkout(revision: str, folder: Path) -> Path:
-    """Write this library as it was at a revision into a folder; raise `CalledProcessError` where git knows none."""
+def checkout(revision: str, folder: Path) -> Path | None:
+    """Write this library as it was at a revision into a folder; None where git knows none, as in a shallow clone."""
     archive = ["git", "-C", str(ROOT), "archive", revision, "colossalai_env", "plugins", "pyproject.toml"]
-    written = subprocess.run(archive, capture_output=True, check=True).stdout
+    try:
+        written = subprocess.run(archive, capture_output=True, check=True).stdout
+    except subprocess.CalledProcessError:
+        return None
     with tarfile.open(fileobj=io.BytesIO(written)) as files:
         files.extractall(folder)
     return folder
@@ -64,10 +72,9 @@ def installation(
     It has the library of a checkout, or, in its place, the peers. The plugins may name their marker variables.
     """
     venv.create(folder, symlinks=True)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = folder / "lib" / version / "site-packages"
+    site = packages(folder)
     if peers:
-        (site / "peers.pth").write_text(f"{PEERS / 'lib' / version / 'site-packages'}\n")
+        (site / "peers.pth").write_text(f"{packages(PEERS)}\n")
     else:
         _install(site, source)
     for number in range(others):
@@ -84,6 +91,11 @@ def installation(
     python = str(folder / "bin/python")
     subprocess.run([python, "-m", "compileall", "-q", site], check=True)
     return python
+
+
+def packages(environment: Path) -> Path:
+    """Return where an environment has its packages."""
+    return environment / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
 
 def _install(site: Path, source: Path) -> None:

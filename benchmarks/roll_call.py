@@ -12,22 +12,18 @@ from pathlib import Path
 import attrs
 
 from benchmarks.drawing import curves
+from benchmarks.installations import BEFORE, EARLIER, checkout
 from benchmarks.measure import ROOT, Figure, Finding, Picture, ratio, turns
 from benchmarks.simulated import CONNECTIONS, Cost
 
 QUESTION = "roll call"
 CLIENTS = (64, 256, 1024, 4096, 16384, 65536)
 AGAINST_AT = 16384
-"""Ranks with which an earlier build is measured beside this one."""
+"""Ranks with which the earlier build is measured beside this one."""
 GLOO_CLIENTS = 1024
 """Gloo's traffic is played up to here: it grows with the square of the ranks."""
 
-OURS, ONE_BY_ONE, TUNED, EARLIER = (
-    "colossalai-env",
-    "gloo, address by address",
-    "gloo, as this library sets it",
-    "earlier build",
-)
+OURS, ONE_BY_ONE, TUNED = "colossalai-env", "gloo, address by address", "gloo, as this library sets it"
 
 LIMITS: Mapping[str, float] = {"requests": 10, "sent": 600, "memory": 150}
 WALL: Mapping[int, float] = {4096: 2.0, 65536: 6.0}
@@ -53,11 +49,8 @@ MEASURED: Mapping[str, tuple[str, str]] = {
 }
 
 
-def measure(pairs: int, against: Path | None = None) -> Iterator[Finding]:
-    """Hold roll calls of all sizes, and let gloo's clients read each other's addresses beside them.
-
-    `against` is a checkout of an earlier build, which is measured beside this one.
-    """
+def measure(pairs: int) -> Iterator[Finding]:
+    """Hold roll calls of all sizes, beside the earlier build, and let gloo's clients read each other's addresses."""
     rounds = max(3, pairs // 3)
     found: dict[int, dict[str, Cost]] = {}
     for size in CLIENTS:
@@ -80,8 +73,10 @@ def measure(pairs: int, against: Path | None = None) -> Iterator[Finding]:
         grown = statistics.median(played("roll_call", size, late=True).memory for _ in range(3))
         what = "memory of rank 0 beyond its store's"
         yield Figure(QUESTION, what, _ranks(size), grown, "MB", most=LIMITS["memory"])
-    if against is not None:
-        yield from _beside(against, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        before = checkout(BEFORE, Path(folder))
+        if before is not None:
+            yield from _beside(before, rounds)
     drawn = {
         name: [(size, costs[name].wall) for size, costs in found.items() if name in costs]
         for name in (OURS, ONE_BY_ONE, TUNED)
@@ -90,19 +85,19 @@ def measure(pairs: int, against: Path | None = None) -> Iterator[Finding]:
     yield Picture("roll-call", title, curves(title, "simulated ranks", "seconds", drawn))
 
 
-def _beside(against: Path, rounds: int) -> Iterator[Figure]:
+def _beside(before: Path, rounds: int) -> Iterator[Figure]:
     """Play both builds in turns."""
     costs: dict[str, list[Cost]] = {OURS: [], EARLIER: []}
     for name in turns(costs, rounds):
-        costs[name].append(played("roll_call", AGAINST_AT, against if name == EARLIER else ROOT))
+        costs[name].append(played("roll_call", AGAINST_AT, before if name == EARLIER else ROOT))
     for field, what, goal in (
         ("wall", "until the last rank is told", 0.5),
         ("cpu", "CPU of rank 0 and its store", None),
     ):
-        ours, earlier = ([getattr(cost, field) for cost in costs[name]] for name in (OURS, EARLIER))
-        beside = {EARLIER + ", s": statistics.median(earlier), OURS + ", s": statistics.median(ours)}
-        case = f"ratio to an earlier build, {_ranks(AGAINST_AT)}"
-        yield Figure(QUESTION, case, what, ratio(ours, earlier), "x", most=goal, beside=beside)
+        ours, then = ([getattr(cost, field) for cost in costs[name]] for name in (OURS, EARLIER))
+        beside = {EARLIER + ", s": statistics.median(then), OURS + ", s": statistics.median(ours)}
+        case = f"{_ranks(AGAINST_AT)}, ratio to {BEFORE}"
+        yield Figure(QUESTION, case, what, ratio(ours, then), "x", most=goal, beside=beside)
 
 
 def _ranks(size: int) -> str:

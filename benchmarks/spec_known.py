@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks.drawing import curves
-from benchmarks.installations import installation
+from benchmarks.installations import BEFORE, EARLIER, checkout, installation
 from benchmarks.measure import (
     Cost,
     Figure,
@@ -86,11 +86,13 @@ def measure(pairs: int) -> Iterator[Finding]:
         cells: dict[tuple[str, int, int], Cell] = {}
         slow: dict[str, list[tuple[float, float]]] = {}
         peers = installation(folder / "peers", *USUAL, peers=True)
+        before = checkout(BEFORE, folder / "checkout")
+        then = None if before is None else installation(folder / "then", *USUAL, source=before)
         many, usual = USUAL
         for sizes in dict.fromkeys([*((size, usual) for size in DISTRIBUTIONS), *((many, size) for size in OTHERS)]):
             python = installation(folder / "-".join(map(str, sizes)), *sizes)
             for launcher in RECORDS:
-                cell = _measured(python, launcher, pairs, peers if sizes == USUAL else None)
+                cell = _measured(python, launcher, pairs, *((peers, then) if sizes == USUAL else (None, None)))
                 cells[(launcher, *sizes)] = cell
                 yield from cell.figures(launcher, *sizes, usual=sizes == USUAL)
             yield from _slowed(python, *sizes, peers if sizes == USUAL else None, slow)
@@ -157,9 +159,11 @@ class Cell:
         yield figure(f"imported of {', '.join(NEVER)}", len(never), "", {}, most=0)
 
 
-def _measured(python: str, launcher: str, pairs: int, peers: str | None) -> Cell:
+def _measured(python: str, launcher: str, pairs: int, peers: str | None, then: str | None) -> Cell:
     env = environment(launcher)
     programs = {name: Program(python, code, env) for name, code in CODE.items()}
+    if then is not None:
+        programs[EARLIER] = Program(then, CODE[OURS], env)
     absent: dict[str, str] = {}
     for name, codes in PEER_CODE.items() if peers else ():
         if launcher not in codes:

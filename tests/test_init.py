@@ -274,6 +274,23 @@ except KeyboardInterrupt:
     assert ended.lines("TOLD ") == ["False"] * 2
 
 
+def test_a_rank_that_was_killed_when_its_group_was_made_does_not_hold_up_the_end_of_another() -> None:
+    """It could not say any more that it has its group, and nobody ends the other: no launcher has started them."""
+    program = """
+import os, signal, colossalai_env
+from colossalai_env._rendezvous import formed
+if os.environ["RANK"] == "1":
+    formed.announce = lambda rank: os.kill(os.getpid(), signal.SIGKILL)
+colossalai_env.init_from_env(timeout=120)
+"""
+    with Processes() as processes:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank in ("0", "1"):
+            processes.start([warm(), "-c", program], {"RANK": rank, **shared})
+        first, second = processes.wait(60)
+    assert (first.code, second.code) == (0, -signal.SIGKILL), first.err
+
+
 @pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT"])
 def test_a_signal_is_served_though_the_code_that_it_interrupts_drops_it(stop: str, tmp_path: Path) -> None:
     """As torch's own import does: an exception in it while it looks for NumPy is a warning."""

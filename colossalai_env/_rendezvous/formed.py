@@ -127,7 +127,7 @@ class Connected:
         """Wait for ranks that are still connecting, which this rank's leaving would cut off."""
         entered = self.entered
         with suppress(StoreLost):
-            entered.client.drive(settle(entered.frame.identity.others + 1, entered.frame.deadline))
+            entered.client.drive(settle(entered.rank, entered.frame.identity.others + 1, entered.frame.deadline))
 
     def close(self) -> None:
         """Report this rank's end; whoever serves the store keeps it for a moment for those that still use it."""

@@ -193,13 +193,18 @@ class ForeignStore(RendezvousError):
 
 
 class ExtraProcess(RendezvousError):
-    """The group is complete, and another process holds this rank."""
+    """The group is complete, and another process holds this rank, or this one did before it replaced itself by exec."""
 
     rank: int
     here: str
     holder: str
 
     def __str__(self) -> str:
+        if self.holder == self.here:
+            return (
+                f"rank {self.rank} has joined already: this process, {self.here}, did so before it replaced itself by "
+                "exec, and left its group by that; call init_from_env after exec, and once."
+            )
         return (
             f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process, "
             f"{self.here}, is one too many, or of another job: start as many processes as the world size says, set "

@@ -6,10 +6,10 @@ import attrs
 import pytest
 
 from colossalai_env._rendezvous.protocol import keys
-from colossalai_env._rendezvous.protocol.connecting import monitor_connect, report_connect_failure
+from colossalai_env._rendezvous.protocol.connecting import announce, monitor_connect, report_connect_failure, settle
 from colossalai_env._rendezvous.protocol.report import RankReport
 from colossalai_env._rendezvous.protocol.requests import Deadline, Protocol
-from colossalai_env._rendezvous.protocol.timing import LOOKERS, PART_LATEST, PROMISE
+from colossalai_env._rendezvous.protocol.timing import LOOKERS, PART_LATEST, PROMISE, PULSE, TICK
 from colossalai_env.errors import DuplicateRank, InconsistentRanks, LostRanks, MissingRanks, RankFailed, RendezvousError
 from tests.rendezvous.reports import report
 
@@ -107,6 +107,7 @@ def connecting(
     silent: Collection[int] = (),
     dead: Collection[int] = (),
     broken: str | None = None,
+    timeout: float = BRIEF,
 ) -> tuple[World, list[Process]]:
     """Let all ranks but the silent ones connect, all at one moment and in vain; the dead die at their fourth request.
 
@@ -115,9 +116,9 @@ def connecting(
     world = World(texts={keys.REPORTS.name: "".join(one.line() for one in NODES)})
     if broken is not None:
         world.texts[keys.BROKEN.name] = broken
-    deadline = Deadline(world.clock, 0.0, BRIEF)
+    deadline = Deadline(world.clock, 0.0, timeout)
     world.running = [Process(how(rank, deadline), rank == 0, 0.0) for rank in range(SIZE) if rank not in silent]
-    while world.now < BRIEF + 2 * PROMISE and any(one.outcome is None and not one.dead for one in world.running):
+    while world.now < timeout + 2 * PROMISE and any(one.outcome is None and not one.dead for one in world.running):
         moved = [one.step(world) for one in world.running]
         for rank in dead:
             world.running[rank].dead |= world.running[rank].requests > 3
@@ -188,3 +189,16 @@ def test_where_all_who_look_die_each_ends_in_time_with_its_own_error() -> None:
     cheap(world, processes)
     assert {one.outcome for one in processes if not one.dead} == {"in"}
     assert all(one.ended <= BRIEF + PART_LATEST for one in processes)
+
+
+def finish(rank: int, deadline: Deadline) -> Protocol[None]:
+    """End a job whose group this rank has made."""
+    yield from announce(rank)
+    yield from settle(rank, SIZE, deadline)
+
+
+def test_where_a_rank_died_before_it_could_say_that_it_is_connected_the_others_leave_when_it_has_not_ticked() -> None:
+    world, processes = connecting(finish, {77}, timeout=12.0)
+    assert world.heard <= LOOKERS * len(world.texts[keys.REPORTS.name]) * 2 + SIZE * 500
+    assert {one.outcome for one in processes} == {"in"}
+    assert all(one.ended <= TICK + PULSE * TICK + 1.0 for one in processes)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -257,3 +258,21 @@ def test_a_rank_whose_launcher_says_all_is_told_nothing_and_rank_0_warns_of_shar
     shared = "rank 0 (pid 100 on n0) and rank 1 (pid 101 on n0) share device GPU-1: each has a part of its memory"
     assert [one.result for one in processes] == [(placed, f"{shared} and time"), None]
     assert keys.PLACEMENT.of(1) not in world.texts
+
+
+@pytest.mark.parametrize(
+    ("pid", "said"),
+    [
+        (
+            999,
+            "rank 1 is already held by pid 101 on n0, and the group is complete; this process, pid 999 on n0, is one",
+        ),
+        (101, "rank 1 has joined already: this process, pid 101 on n0, did so before it replaced itself by exec"),
+    ],
+)
+def test_a_process_that_comes_when_the_group_is_complete_is_told_who_holds_its_rank(pid: int, said: str) -> None:
+    reports = [report(0, 2), report(1, 2), attrs.evolve(report(1, 2), pid=pid)]
+    _, processes = simulate(reports, [0.0, 0.0, 1.0], lambda _: 0)
+    assert [one.outcome for one in processes[:2]] == ["in", "in"]
+    assert isinstance(processes[2].outcome, ExtraProcess)
+    assert str(processes[2].outcome).startswith(said)

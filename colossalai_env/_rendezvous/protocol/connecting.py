@@ -49,11 +49,9 @@ def monitor_connect(rank: int, deadline: Deadline) -> Protocol[None]:
         ticks += 1
         if ticks % PULSE == 1:
             watches = watches or (yield from _watches_instead())
-            still = (yield from _without_pulse(rank, pulses)) if watches else []
-            if still:
-                failure = LostRanks(named(still), "died or froze while the process group was made")
-                yield from post({keys.BROKEN.name: str(failure)})
-                raise failure
+            lost = (yield from _lost(rank, pulses)) if watches else None
+            if lost is not None:
+                raise lost
     if watches and rank != 0:
         yield from add(keys.WATCHES.name, -1)
 
@@ -68,10 +66,15 @@ def _watches_instead() -> Protocol[bool]:
     return False
 
 
-def _without_pulse(rank: int, pulses: dict[int, int]) -> Protocol[list[RankReport]]:
-    """Return the other ranks that are not connected and have not ticked since the last look; note their ticks."""
+def _lost(rank: int, pulses: dict[int, int]) -> Protocol[LostRanks | None]:
+    """Tell all of ranks that are not connected and have not ticked since the last look; return what is told of them."""
     late = yield from _without((keys.CONNECTED,), (yield from _others(rank)))
-    return (yield from _still(late, pulses))
+    still = yield from _still(late, pulses)
+    if not still:
+        return None
+    failure = LostRanks(named(still), "died or froze while the process group was made")
+    yield from post({keys.BROKEN.name: str(failure)})
+    return failure
 
 
 def _still(ranks: list[RankReport], pulses: dict[int, int]) -> Protocol[list[RankReport]]:
@@ -156,12 +159,24 @@ def announce(rank: int) -> Protocol[None]:
     yield Together((Post({keys.CONNECTED.of(rank): "1"}), Add(keys.MADE.name, 1)))
 
 
-def settle(world_size: int, deadline: Deadline) -> Protocol[None]:
-    """Wait until all ranks have made the group, or cannot: a rank that leaves before cuts off those that connect."""
+def settle(rank: int, world_size: int, deadline: Deadline) -> Protocol[None]:
+    """Wait until all ranks have made the group, or cannot: a rank that leaves before cuts off those that connect.
+
+    A rank may die when its group is made and it has not reported that yet: it ticks no more, and ends the wait.
+    """
+    pulses: dict[int, int] = {}
+    watches, step = False, 0.01
+    look = deadline.clock() + TICK
     while (yield from add(keys.MADE.name, 0)) < world_size and deadline.remaining + CONNECT_LATEST > 0:
         if (yield from read(keys.BROKEN.name)) is not None:
             return
-        yield from pause(0.01)
+        if deadline.clock() >= look:
+            look = deadline.clock() + PULSE * TICK
+            watches = watches or (yield from _watches_instead())
+            if watches and (yield from _lost(rank, pulses)):
+                return
+        yield from pause(step)
+        step = min(1.5 * step, 0.25)
 
 
 def close(deadline: Deadline, others: int) -> Protocol[None]:

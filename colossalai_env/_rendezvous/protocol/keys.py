@@ -43,7 +43,10 @@ PULSE = Key(
     "pulse/{}", "a rank that still connects adds 1 a second", "ranks that watch or look", "to tell slow from lost"
 )
 WATCHES = Key(
-    "watches", "a rank that watches adds 1", "ranks that connect", "when rank 0, which watches first, is connected"
+    "watches",
+    "a rank that watches adds 1",
+    "ranks that connect or wait at their end",
+    "when rank 0, which watches first, is connected",
 )
 LOOKS = Key(
     "looks",

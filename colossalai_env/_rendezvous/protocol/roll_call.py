@@ -130,9 +130,10 @@ def _failure(verdict: str) -> ColossalaiEnvError | None:
 
 
 def _refuse_extra(mine: RankReport) -> Protocol[None]:
+    """Raise who holds this rank: the first that reported it, which has this one's pid where it was replaced by exec."""
     log = yield from read(keys.REPORTS.name)
-    holder = next((one for one in read_reports(log) if one.rank == mine.rank and one.pid != mine.pid), None)
-    raise ExtraProcess(mine.rank, mine.process, holder.process if holder else "another process")
+    holder = next((one for one in read_reports(log) if one.rank == mine.rank), mine)
+    raise ExtraProcess(mine.rank, mine.process, holder.process)
 
 
 def _call(within: float) -> Protocol[bool | None]:
