@@ -1,6 +1,7 @@
 """init_from_env(attach=True): the process group that others have made becomes a Job, and stays as it is."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,7 +10,7 @@ from . import _devices as devices
 from . import _hardware as hardware
 from . import _process_group as process_group
 from ._addresses import Endpoint
-from ._config import ConfigLike, load_config
+from ._config import Config
 from ._job import Job, describe_this_process, with_placement
 from ._rendezvous.adopted import Adopted, Adopting
 from ._rendezvous.entered import Frame
@@ -37,7 +38,7 @@ def adopt(
     environ: Environ,
     deadline: Deadline,
     device: "torch.device | str | int | None",
-    config: ConfigLike,
+    settled: Callable[[], Config],
 ) -> Job:
     """Make a job of the group in which this process is, together with its other ranks, or raise on all of them."""
     group = process_group.current()
@@ -52,7 +53,7 @@ def adopt(
         with interrupts_reported(joining):
             with failures_reported(joining):
                 spec = _said_alike(outcome, group)
-                settings = load_config(config)
+                settings = settled()
                 device = group.device if device is None else device
                 accelerators, backend = devices.choose(device, group.backend, environ, spec.rank)
                 index = devices.index_of(device, None, accelerators, spec.rank)

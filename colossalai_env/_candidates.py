@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 from ._registry import Plugin, called, resolvers
 from .environ import Environ
-from .errors import BrokenPlugin, ColossalaiEnvError, ResolverDoesNotMatch, UnknownResolver
+from .errors import BrokenPlugin, ColossalaiEnvError, InvalidArgument, ResolverDoesNotMatch, UnknownResolver, quoted
 from .resolver import Answer, Claim, Invalid, Layer, NoMatch, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
@@ -109,6 +109,10 @@ def chosen(
 ) -> Candidate | None:
     """Return the candidate that the caller or the environment asks for alone; None where neither does."""
     if resolver is not None and not isinstance(resolver, str):
+        if not all(hasattr(resolver, member) for member in ("name", "layer", "resolve")):
+            raise InvalidArgument(
+                "argument resolver", quoted(resolver), "a resolver, or the name of one such as 'slurm'"
+            )
         choice = _ask(resolver, CALLER, environ)
     else:
         name, origin = (resolver, "argument resolver") if resolver is not None else (environ.get(SELECT), SELECT)

@@ -28,7 +28,9 @@ class Config(Mapping[str, Any]):
     _entries: dict[str, Any]
 
     def __init__(self, entries: Mapping[str, Any] | None = None, /) -> None:
-        """Copy the entries; raise `InvalidConfig` for a key that cannot be an attribute."""
+        """Copy the entries; raise `InvalidConfig` for a value that is no mapping, and a key that is no attribute."""
+        if entries is not None and not isinstance(cast("object", entries), Mapping):
+            raise InvalidConfig(f"config={entries!r}", f"a dict is required, not {type(entries).__name__}", None)
         object.__setattr__(self, "_entries", _frozen_entries(entries or {}, "the dict", ""))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - entries are of any type

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from ._arguments import arguments, unread
+from ._arguments import arguments, mistyped, unread
 from ._candidates import Candidate
 from ._derived import allowed, is_asked_for
 from ._resolution import Resolution, examine
@@ -124,17 +124,13 @@ def explain(
     backend: str | None = None,
 ) -> Explanation:
     """Explain what `resolve` answers to the same arguments, errors included."""
-    try:
-        given = arguments(
-            args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
-        )
-    except ColossalaiEnvError as error:
-        return Explanation(Resolution((), error))
+    given = arguments(
+        args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
+    )
     environ = Environ.snapshot(env, argv)
     resolution = examine(environ, given, resolver, explained=True)
-    if isinstance(resolution.outcome, DistSpec):
-        warnings = (*resolution.warnings, *unread(environ, resolution.outcome))
-        resolution = resolution._replace(warnings=warnings)
+    not_read = unread(environ, resolution.outcome) if isinstance(resolution.outcome, DistSpec) else ()
+    resolution = resolution._replace(warnings=(*resolution.warnings, *not_read, *mistyped(environ)))
     return Explanation(resolution, _will_be_asked(resolution, environ))
 
 

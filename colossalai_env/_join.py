@@ -3,9 +3,11 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, cast
 
 import attrs
 
@@ -14,10 +16,10 @@ from . import _hardware as hardware
 from . import _process_group as process_group
 from ._addresses import Endpoint, own_address
 from ._adopt import adopt
-from ._arguments import Given, arguments, unread
+from ._arguments import Given, arguments, mistyped, unread
 from ._candidates import Candidate
 from ._children import doubt, refuse_child, refuse_import
-from ._config import ConfigLike, load_config
+from ._config import Config, ConfigLike, load_config
 from ._derived import derived_ports
 from ._gloo import GlooSettings, loopback
 from ._job import Job, describe_this_process, one_call, refuse_second, run, with_placement
@@ -34,7 +36,15 @@ from ._rendezvous.torch_store import Store, import_torch, load_torch
 from ._reporting import Joining, failures_reported, interrupts_reported, report_failure
 from ._resolution import Resolution, examine
 from .environ import Environ
-from .errors import ColossalaiEnvError, NotAsked, SlowImport, UnsupportedTorch, ends_at_caller
+from .errors import (
+    ColossalaiEnvError,
+    InvalidArgument,
+    NotAsked,
+    SlowImport,
+    UnsupportedTorch,
+    ends_at_caller,
+    quoted,
+)
 from .resolver import Claim, Invalid, Resolver, ResolverProtocol
 from .spec import DistSpec, Origin, Source
 
@@ -45,6 +55,9 @@ log = logging.getLogger("colossalai_env")
 
 TIMEOUT = 300.0
 """Seconds that all ranks have to come: image pulls take minutes, a forgotten rank takes for ever."""
+
+LONGEST_TIMEOUT = 1e9
+"""Seconds, 30 years: no clock and no wait of Python's or torch's breaks before."""
 
 ROLL_CALL = "COLOSSALAI_ENV_ROLL_CALL"
 """``off``, alike on all ranks, leaves the roll call out: missing ranks are not named, unknown numbers stay unknown."""
@@ -84,7 +97,7 @@ def init_from_env(
 
     Raises a `ColossalaiEnvError`, within the timeout and two seconds, on every rank.
     """
-    deadline = Deadline(time.monotonic, time.monotonic(), _seconds(timeout))
+    deadline = Deadline(time.monotonic, time.monotonic(), _seconds(timeout) or TIMEOUT)
     with one_call():
         refuse_second(attach=attach)
         environ = Environ.snapshot()
@@ -92,22 +105,26 @@ def init_from_env(
             args, rank=rank, world_size=world_size, local_rank=local_rank, host=host, port=port, backend=backend
         )
         environ, resolution = _examined(environ, given, resolver, deadline)
-        settings: ConfigLike = {} if config is None else config
+
+        def settled() -> Config:
+            _refuse_misfits(timeout, device, seed)
+            return load_config({} if config is None else config)
+
         if attach:
-            job = adopt(resolution.outcome, environ, deadline, device, settings)
+            job = adopt(resolution.outcome, environ, deadline, device, settled)
         else:
             spec = _believed(resolution, environ, given)
             if spec.world_size == 1:
-                job = _join_single(spec, environ, device, settings)
+                job = _join_single(spec, environ, device, settled())
             else:
-                job = join_world(spec, resolution.deciding, environ, deadline, device, settings)
+                job = join_world(spec, resolution.deciding, environ, deadline, device, settled)
         run(job)
     if export:
         job.export()
     for warning in overlooked(job.spec, environ, sys.modules) if job.rank == 0 and not export else ():
         log.warning("%s", warning)
     if seed is not None:
-        process_group.seed_all(seed)
+        process_group.seed_all(index(seed))
     return job
 
 
@@ -137,7 +154,7 @@ def _believed(resolution: Resolution, environ: Environ, given: dict[str, Given])
         raise outcome
     refuse_child(outcome)
     if outcome.rank == 0:
-        for warning in (*_doubts(resolution, outcome, environ), *unread(environ, outcome)):
+        for warning in (*_doubts(resolution, outcome, environ), *unread(environ, outcome), *mistyped(environ)):
             log.warning("%s", warning)
     return outcome
 
@@ -151,17 +168,41 @@ def _doubts(resolution: Resolution, spec: DistSpec, environ: Environ) -> tuple[s
     return () if spec.world_size == 1 and refuse_listed(environ) else resolution.warnings
 
 
-def _seconds(timeout: float | timedelta | None) -> float:
+def _seconds(timeout: object) -> float | None:
+    """Return a timeout in seconds; None for what cannot be one."""
     if timeout is None:
         return TIMEOUT
-    return timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    number = float(seconds) if isinstance(seconds, SupportsFloat) and type(seconds) is not bool else 0.0
+    return number if 0 < number <= LONGEST_TIMEOUT else None
 
 
-def _join_single(
-    spec: DistSpec, environ: Environ, device: "torch.device | str | int | None", config: ConfigLike
-) -> Job:
+def _is_device(device: object) -> bool:
+    torch = sys.modules.get("torch")  # who has a torch.device has imported it
+    return isinstance(device, (str, int) if torch is None else (str, int, torch.device)) and type(device) is not bool
+
+
+def _is_seed(seed: object) -> bool:
+    try:
+        return type(seed) is not bool and -(2**63) <= index(cast("SupportsIndex", seed)) < 2**64
+    except TypeError:
+        return False
+
+
+def _refuse_misfits(timeout: object, device: object, seed: object) -> None:
+    """Raise `InvalidArgument` where the caller gave one of these what it cannot be."""
+    seconds = f"a positive number of seconds, {LONGEST_TIMEOUT:.0f} at most, or a timedelta"
+    for name, value, fits, expected in (
+        ("timeout", timeout, _seconds(timeout) is not None, seconds),
+        ("device", device, device is None or _is_device(device), "cpu, cuda, cuda:1, a number or a torch.device"),
+        ("seed", seed, seed is None or _is_seed(seed), "a whole number from -2**63 to 2**64 - 1"),
+    ):
+        if not fits:
+            raise InvalidArgument(f"argument {name}", quoted(value), expected)
+
+
+def _join_single(spec: DistSpec, environ: Environ, device: "torch.device | str | int | None", settings: Config) -> Job:
     """Make the group of a single process: no waiting, not for a name server either."""
-    settings = load_config(config)
     with closing(GlooSettings(environ, agreed=False)) as gloo:
         load_torch()
         accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)
@@ -179,7 +220,7 @@ def join_world(
     environ: Environ,
     deadline: Deadline,
     device: "torch.device | str | int | None",
-    config: ConfigLike,
+    settled: Callable[[], Config],
 ) -> Job:
     """Meet the other ranks and make the group, or raise on all ranks."""
     spec, frame = _framed(spec, deciding, environ, deadline)
@@ -192,7 +233,7 @@ def join_world(
         undo.callback(joining.close)
         with interrupts_reported(joining):
             with failures_reported(joining):
-                settings = load_config(config)
+                settings = settled()
             entered = _entered(joining, reserved)
             with failures_reported(joining):
                 accelerators, backend = devices.choose(device, spec.backend, environ, spec.rank)

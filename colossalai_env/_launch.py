@@ -3,16 +3,18 @@
 import argparse
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from ._arguments import NOT_GIVEN, Default, arguments
+from ._arguments import ARGUMENTS, NOT_GIVEN, Default, arguments
 from ._config import ConfigLike
 from ._job import Job
 from ._join import init_from_env
-from ._resolution import examine
+from ._reporting import report_failure
+from ._resolution import examine, failed
 from ._rows import READERS
 from .environ import Environ
 from .errors import (
+    ColossalaiEnvError,
     ConflictingResolvers,
     IncompleteArguments,
     InvalidConfig,
@@ -90,7 +92,8 @@ def launch(
     said: dict[str, object] = {"--rank": rank, "--world_size": world_size, "--host": host, "--port": port}
     missing = tuple(option for option, value in said.items() if value in NOT_GIVEN)
     if missing:
-        raise IncompleteArguments(tuple(option for option in said if option not in missing), missing)
+        given = tuple(option for option in said if option not in missing)
+        _refuse(IncompleteArguments(given, missing), rank=rank, world_size=world_size, host=host, port=port)
     return _join(
         config,
         rank=rank,
@@ -186,8 +189,16 @@ def _who(spec: DistSpec) -> str:
 
 def _join(config: ConfigLike | None, *, verbose: bool, **options: Any) -> Job:  # noqa: ANN401 - of several types
     if config is None:
-        raise InvalidConfig("config=None", "a config is required, a path or a dict")
+        fields = {name: options[name] for name in ARGUMENTS if name in options}
+        _refuse(InvalidConfig("config=None", "a config is required, a path or a dict"), **fields)
     job = init_from_env(config=config, **options)
     if verbose and job.rank == 0:
         log.info("%s", job)
     return job
+
+
+def _refuse(error: ColossalaiEnvError, **keywords: Any) -> NoReturn:  # noqa: ANN401 - fields of several types
+    """Raise an error of this call, and report it to the other ranks."""
+    environ, given = Environ.snapshot(), arguments(**keywords)
+    report_failure(error, failed(error, examine(environ, given)), environ, given)
+    raise error

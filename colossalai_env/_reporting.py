@@ -126,7 +126,9 @@ def _readable(
     for field, variable in MASTER.items():
         with suppress(ValueError):
             found[field] = READERS[field](environ.get(variable) or "")
-    found.update({field: item.value for field, item in given.items()})
+    for field, item in given.items():
+        with suppress(KeyError, ValueError):
+            found[field] = READERS[field](str(item.value))
     said = {
         field: found[field]
         for field in ("rank", "world_size", "host", "port", "job_id", "agent_store")

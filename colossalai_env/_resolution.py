@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attr as attrs
 
-from ._arguments import Given, arguments, parsed
-from ._candidates import Candidate, ask_all, chosen
+from ._arguments import Given, arguments, misfit, read
+from ._candidates import SELECT, Candidate, ask_all, chosen
 from ._combination import IDENTITY, MASTER, MEETING, Winner, combine, without_defaults
 from ._registry import resolvers
 from ._rows import READERS, Var
@@ -15,7 +15,10 @@ from .errors import (
     ColossalaiEnvError,
     ConflictingResolvers,
     IncompleteArguments,
+    InvalidArgument,
     PartialEnvironment,
+    ResolverDoesNotMatch,
+    UnknownResolver,
     ends_at_caller,
 )
 from .resolver import Claim, Invalid, Layer, NoMatch, Resolver, ResolverProtocol
@@ -96,6 +99,10 @@ def examine(
 
     Of those installed only the ones that may match are asked, unless each has to say why it does not.
     """
+    wrong = {field: error for field, item in given.items() if (error := misfit(field, item)) is not None}
+    if wrong:
+        usable = {field: item for field, item in given.items() if field not in wrong}
+        return failed(next(iter(wrong.values())), examine(environ, usable, resolver, among, explained=explained))
     candidates: tuple[Candidate, ...] = ()
     environ = _as_seen(environ, given)
     try:
@@ -105,8 +112,20 @@ def examine(
             return _decide(candidates, environ, given, among)
         candidates = candidates if choice in candidates else (choice, *candidates)
         return Resolution(candidates, combine(_winner((choice,), given), environ, given), chosen=True)
+    except (InvalidArgument, ResolverDoesNotMatch, UnknownResolver) as error:
+        if not candidates:
+            return Resolution(candidates, error)
+        others = {name: value for name, value in environ.variables.items() if name != SELECT}
+        return failed(error, examine(Environ(others, environ.argv), given, None, among, explained=explained))
     except ColossalaiEnvError as error:
         return Resolution(candidates, error)
+
+
+def failed(error: ColossalaiEnvError, otherwise: Resolution) -> Resolution:
+    """Return an error of the caller's; as whom this process would be without it, it tells the other ranks."""
+    found = otherwise.outcome
+    known = found if isinstance(found, DistSpec) and found.world_size > 1 else otherwise.refused
+    return Resolution(otherwise.candidates, error, refused=known)
 
 
 def _as_seen(environ: Environ, given: Mapping[str, Given]) -> Environ:
@@ -316,7 +335,11 @@ def _typed(candidate: Candidate, answer: NoMatch, environ: Environ, given: Mappi
     """Take a rank and a world size that were typed for a claim where no launcher claims the process."""
     rows = candidate.resolver.rows() if isinstance(candidate.resolver, Resolver) else ()
     options = {row.names[0]: field for field, row in rows if isinstance(row, Var)}
-    typed = {options[name]: Given(parsed(options[name], said, name), name) for name, said in environ.found([*options])}
+    typed = {options[name]: Given(read(options[name], said), name) for name, said in environ.found([*options])}
+    for field, item in typed.items():
+        wrong = misfit(field, item)
+        if wrong is not None:
+            raise wrong
     spec = combine(None, environ, {**typed, **given}, candidate.name)
     missing = [name for name in answer.missing if spec.world_size > 1 and getattr(spec, options[name]) is None]
     if missing:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import attr as attrs
 
-from .errors import MalformedVariable
+from .errors import InvalidArgument, MalformedVariable, quoted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,14 +43,23 @@ class Environ:
     def snapshot(cls, env: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> "Environ":
         """Take this process's variables and arguments, or, when either is given, those alone.
 
-        Raises `MalformedVariable` where a variable that is given is no text.
+        Raises `InvalidArgument` where they are no mapping and no sequence of texts, and `MalformedVariable` where a
+        variable that is given is no text.
         """
         if env is None and argv is None:
             return cls(os.environ, sys.argv[1:])
-        for name, value in cast("Mapping[str, object]", env or {}).items():
+        env, argv = {} if env is None else env, () if argv is None else argv
+        if not isinstance(cast("object", env), Mapping):  # what it holds may be secret
+            raise InvalidArgument("argument env", f"of type {type(env).__name__}", "a mapping of names to texts")
+        words = isinstance(cast("object", argv), Sequence) and not isinstance(argv, (str, bytes))
+        if not words or not all(isinstance(word, str) for word in cast("Sequence[object]", argv)):
+            raise InvalidArgument("argument argv", quoted(argv), "a list of texts, such as ['--rank', '3']")
+        for name, value in cast("Mapping[object, object]", env).items():
+            if not isinstance(name, str):
+                raise InvalidArgument("argument env", f"a mapping with the name {quoted(name)}", "names that are texts")
             if not isinstance(value, str):
                 raise MalformedVariable("env", name, str(value), f"a str, and found {type(value).__name__}")
-        return cls(env or {}, argv or ())
+        return cls(env, argv)
 
     def get(self, name: str) -> str | None:
         """Return the text of a variable, or of an option such as ``--rank``; ``None`` where it is not set."""

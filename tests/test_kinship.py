@@ -69,6 +69,42 @@ def test_a_child_of_a_rank_is_told_so_at_once(program: Path) -> None:
     assert all(line.startswith("ChildOfRank") for line in told)
 
 
+HELPED = """
+import subprocess, sys
+import colossalai_env
+
+with colossalai_env.init_from_env(timeout=60) as job:
+    if job.rank == 0:
+        subprocess.run(sys.argv[1:], check=False)
+"""
+
+HELPER = """
+import colossalai_env
+try:
+    with colossalai_env.init_from_env(timeout=60) as job:
+        print(f"TOLD {job.spec}\\n", end="", flush=True)
+except colossalai_env.ColossalaiEnvError as error:
+    print(f"TOLD {type(error).__name__} {error}\\n", end="", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "inside", [(), ("env", "OMPI_COMM_WORLD_RANK=2", "OMPI_COMM_WORLD_SIZE=3")], ids=["", "mpirun"]
+)
+def test_what_a_rank_starts_is_told_that_it_is_none_and_the_way_to_be_a_process_alone(inside: tuple[str, ...]) -> None:
+    helpers = [
+        [*inside, *chosen, warm(), "-c", HELPER] for chosen in ((), ("env", "COLOSSALAI_ENV_RESOLVER=single-process"))
+    ]
+    told = [
+        run([*torchrun(), "--standalone", "--nproc-per-node=2", "--no-python", warm(), "-c", HELPED, *helper])
+        for helper in helpers
+    ]
+    (as_rank,), (alone,) = (ended.lines("TOLD ") for ended in told)
+    assert as_rank.startswith("ExtraProcess rank 0 is already held by pid ")
+    assert "set COLOSSALAI_ENV_RESOLVER for processes that are started by a rank (to single-process, or" in as_rank
+    assert alone == "rank 0 of 1, local 0 of 1, node 0 of 1, by single-process"
+
+
 def test_children_that_are_told_who_they_are_are_ranks_of_their_own_world(program: Path) -> None:
     told = run([warm(), program, "spawn", "ranks"]).lines("TOLD ")
     assert sorted(line[: len("rank 0 of 2")] for line in told) == ["rank 0 of 2", "rank 1 of 2"]

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from colossalai_env import explain, get_default_parser, init_from_env, launch, resolve
+from colossalai_env._arguments import OURS
 from colossalai_env.errors import UnknownBackend
 
 BY_HAND = ["--rank", "0", "--world_size", "1", "--host", "localhost", "--port", "29500"]
@@ -69,3 +70,27 @@ def test_an_explanation_of_an_error_says_where_to_read_on() -> None:
     assert str(explain(env={"RANK": "x", "WORLD_SIZE": "2"})).endswith(
         "More about it: docs/reference/errors.md#malformedvariable"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("COLOSSALAI_ENV_ROLLCALL", "COLOSSALAI_ENV_ROLL_CALL"),
+        ("COLOSSALAI_ENV_DISABEL", "COLOSSALAI_ENV_DISABLE"),
+        ("COLOSSALAI_ENV_JOBID", "COLOSSALAI_ENV_JOB_ID"),
+        ("COLOSSALAI_ENV_Resolver", "COLOSSALAI_ENV_RESOLVER"),
+    ],
+)
+def test_a_variable_of_ours_that_is_mistyped_is_told_with_the_right_name(
+    typed: str, meant: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = f"{typed} is set, which nothing reads: {meant} may be meant"
+    assert explain(env={typed: "off"}).resolution.warnings == (told,)
+    monkeypatch.setenv(typed, "off")
+    with caplog.at_level(logging.WARNING, "colossalai_env"), init_from_env():
+        assert told in caplog.messages
+
+
+@pytest.mark.parametrize("name", [*OURS, "COLOSSALAI_PLATFORM", "COLOSSALAI_ENV"])
+def test_a_variable_of_ours_that_is_typed_well_and_one_of_others_are_not_told(name: str) -> None:
+    assert not [line for line in explain(env={name: "slurm"}).resolution.warnings if "nothing reads" in line]

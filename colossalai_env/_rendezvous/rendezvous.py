@@ -14,8 +14,10 @@ from colossalai_env._addresses import (
     EVERY,
     EVERY4,
     LOOPBACK,
+    LOOPBACK6,
     Endpoint,
     Target,
+    is_own,
     shown,
 )
 from colossalai_env.errors import (
@@ -173,7 +175,8 @@ class Host:
         torch.wait(self.frame.deadline.remaining)
         imported(torch, self.frame)
         address, port = self.listener.getsockname()[:2]
-        target = (LOOPBACK if address in {EVERY, EVERY4} else address, port)
+        own = LOOPBACK if is_own(LOOPBACK) else LOOPBACK6
+        target = (own if address in {EVERY, EVERY4} else address, port)
         store = serve(self.listener, target, self.frame.deadline.timeout + PATIENCE)
         if store.wait(START):
             store.result()

@@ -3,7 +3,7 @@
     ColossalaiEnvError
       ResolutionError      who is this process? Mend the script or the launch, and start anew.
         InvalidSpec  MalformedVariable  MissingVariable  NotAsked  ContradictoryVariables  PartialEnvironment
-        NotLaunched  ConflictingResolvers  ResolverDoesNotMatch  IncompleteArguments
+        NotLaunched  ConflictingResolvers  ResolverDoesNotMatch  InvalidArgument  IncompleteArguments
       PluginError          what is installed cannot be used.
         NoPlugins  BrokenPlugin  RivalPlugins  UnknownResolver
       ConfigError          the config of the program is wrong.
@@ -52,10 +52,11 @@ LONGEST = 200
 
 
 def quoted(value: object) -> str:
-    """Return the value in quotes, or its beginning and how long it is."""
+    """Return the value as Python writes it, or its beginning and how long it is."""
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]!r}... ({len(value)} characters)"
-    return repr(value)
+    shown = repr(value)
+    return shown if isinstance(value, str) or len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 UNEXPANDED = ("$", "%", "{{", "<")
@@ -275,6 +276,17 @@ class ResolverDoesNotMatch(ResolutionError):
             f"{self.name} was asked for alone and does not match: {self.reason}.{seems} "
             f"Start the process with that launcher, or leave out the choice of {self.name}."
         )
+
+
+class InvalidArgument(ResolutionError, ValueError):
+    """A call was handed a value that its argument cannot have."""
+
+    argument: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.argument} is {self.value}, expected {self.expected}: mend the call."
 
 
 class IncompleteArguments(ResolutionError):

@@ -207,9 +207,9 @@ class ExtraProcess(RendezvousError):
             )
         return (
             f"rank {self.rank} is already held by {self.holder}, and the group is complete; this process, "
-            f"{self.here}, is one too many, or of another job: start as many processes as the world size says, unset "
-            "RANK, WORLD_SIZE and MASTER_PORT in processes that are started by a rank, and give another job another "
-            "port (MASTER_PORT)."
+            f"{self.here}, is one too many, or of another job: start as many processes as the world size says, set "
+            "COLOSSALAI_ENV_RESOLVER for processes that are started by a rank (to single-process, or to the launcher "
+            "that starts them), and give another job another port (MASTER_PORT)."
         )
 
 

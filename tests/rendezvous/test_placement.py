@@ -3,6 +3,7 @@
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +128,13 @@ def test_ranks_alone_on_nodes_of_many_accelerators_are_refused() -> None:
     assert node_level([report(0, visible=8, local_rank=0), report(2, visible=8, local_rank=0)]) is None
     assert node_level([report(0, visible=8), report(1, visible=8)]) is None
     assert node_level([report(0, 1, visible=8)]) is None
+
+
+@pytest.mark.parametrize("left_over", [1, 3])
+def test_a_local_rank_that_was_set_once_for_all_processes_is_refused_with_its_variable(left_over: int) -> None:
+    same = [report(rank, local_rank=left_over, world_size=2) for rank in range(2)]
+    told = str(problem(same))
+    assert f"local rank {left_over} cannot be: its node would have {left_over + 1} ranks" in told
+    assert "in a world of 2: set LOCAL_RANK in each process, from 0 on each node, or unset it" in told
+    assert problem(same[:1]) is None
+    assert problem([report(rank, local_rank=rank, world_size=2) for rank in range(2)]) is None

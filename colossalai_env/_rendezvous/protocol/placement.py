@@ -65,6 +65,23 @@ def placements(reports: Sequence[RankReport]) -> dict[int, Placement]:
     }
 
 
+def too_high(reports: Sequence[RankReport]) -> RankFailed | None:
+    """Find a local rank that is too high for all ranks to be there: one left over, or set once for all processes."""
+    if not any(one.local_rank and one.local_world_size is None for one in reports):
+        return None
+    size, placed = reports[0].world_size, placements(reports)
+    for one in reports if len(placed) == size else ():
+        mine = placed[one.rank]
+        if one.local_rank and mine.local_world_size + mine.num_nodes - 1 > size:
+            told = (
+                f"local rank {one.local_rank} cannot be: its node would have {mine.local_world_size} ranks, beside "
+                f"those of {mine.num_nodes - 1} other node(s), in a world of {size}: set LOCAL_RANK in each process, "
+                "from 0 on each node, or unset it"
+            )
+            return RankFailed(told, str(one))
+    return None
+
+
 def _either(value: int | None, counted: int) -> int:
     return counted if value is None else value
 

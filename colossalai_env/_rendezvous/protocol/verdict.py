@@ -17,7 +17,7 @@ from colossalai_env.errors import (
     SharedDevice,
 )
 
-from .placement import reported, shared_device, too_few_devices
+from .placement import reported, shared_device, too_few_devices, too_high
 from .report import SOME, RankReport, limited, named, runs
 
 KINDS: dict[str, type[ColossalaiEnvError]] = {
@@ -86,6 +86,7 @@ def problem(reports: Sequence[RankReport], seconds: float = 0.0) -> ColossalaiEn
         _duplicate(reports)
         or _partial_endpoint(reports)
         or inconsistency(reports)
+        or too_high(reports)
         or shared_device(reports)
         or too_few_devices(reports, reported(reports))
     )

@@ -95,7 +95,7 @@ FAULTS = (
             Rank(name="child", rank=1, size=2, dialect="torchrun", after=At("summed", "1"), timeout=12.0),
         ),
         acts=(Act(At("ended", "child"), "go", "0"), Act(At("ended", "child"), "go", "1")),
-        says=(fine("0 1"), told("child", "RANK", "WORLD_SIZE", "<pid 1>", within=10.0)),
+        says=(fine("0 1"), told("child", "rank", "COLOSSALAI_ENV_RESOLVER", "<pid 1>", within=10.0)),
     ),
     Fault(
         name="left-over RANK of a parent under torchrun",
@@ -121,7 +121,7 @@ FAULTS = (
             ),
         ),
         acts=(Act(At("ended", "child"), "go", "0"), Act(At("ended", "child"), "go", "1")),
-        says=(fine("0 1"), told("child", "RANK", "WORLD_SIZE", "<pid 1>", within=10.0)),
+        says=(fine("0 1"), told("child", "rank", "COLOSSALAI_ENV_RESOLVER", "<pid 1>", within=10.0)),
     ),
     Fault(
         name="left-over RANK 0 of a parent under torchrun",
@@ -147,7 +147,7 @@ FAULTS = (
             ),
         ),
         acts=(Act(At("ended", "child"), "go", "0"), Act(At("ended", "child"), "go", "1")),
-        says=(fine("0 1"), told("child", "RANK", "WORLD_SIZE", "<pid 0>", within=10.0)),
+        says=(fine("0 1"), told("child", "rank", "COLOSSALAI_ENV_RESOLVER", "<pid 0>", within=10.0)),
     ),
     Fault(
         name="left-over agent store",

@@ -10,6 +10,7 @@ import colossalai_env._join as join
 from colossalai_env import ColossalaiEnvError
 from colossalai_env._addresses import is_loopback
 from colossalai_env._arguments import arguments
+from colossalai_env._config import Config
 from colossalai_env._rendezvous.protocol.requests import Deadline
 from colossalai_env._reporting import report_failure
 from colossalai_env._resolution import examine
@@ -114,7 +115,7 @@ class Life:
         if isinstance(outcome, ColossalaiEnvError):
             report_failure(outcome, resolution, environ, given)
             raise outcome
-        return join.join_world(outcome, resolution.deciding, environ, deadline, None, {})
+        return join.join_world(outcome, resolution.deciding, environ, deadline, None, Config)
 
     def sum(self) -> bool:
         """Sum over the group."""
