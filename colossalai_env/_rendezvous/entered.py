@@ -31,7 +31,7 @@ from .protocol.placement import Placement
 from .protocol.report import RankReport, read_reports
 from .protocol.requests import Deadline, Protocol, read
 from .protocol.roll_call import abort, importing, leader, member
-from .protocol.timing import ANNOUNCE, FAREWELL, PATIENCE, REPORT_FAILURE
+from .protocol.timing import ANNOUNCE, CUT, CUT_LEAST, FAREWELL, PATIENCE, REPORT_FAILURE
 from .store_client import StoreClient, StoreLost
 from .torch_store import Store, connect, cut
 
@@ -222,5 +222,5 @@ class Entered:
         if under_way:
             cut(self.client.target)
         for call in under_way:
-            call.wait(max(0.3, min(1.0, self.frame.deadline.remaining + 1.0)) / len(under_way))
+            call.wait(max(CUT_LEAST, min(CUT, self.frame.deadline.remaining + CUT)) / len(under_way))
         self.calls.clear()

@@ -67,6 +67,13 @@ def _started(agent: bool, plus: float = 0.0) -> dict[str, Any]:
     return {"dialect": "torchrun", "settings": AGENT, "after": At("ready", "agent", plus)}
 
 
+@pytest.mark.parametrize("order", range(4))
+def test_a_rank_ends_in_time_whose_peer_froze_when_it_had_its_group(order: int) -> None:
+    ranks = [Rank(name=str(rank), rank=rank, size=2, **_started(agent=False)) for rank in range(2)]
+    record = play(launch(ranks, acts=[Act(entered("1", 0.06), "STOP", "1")]), choose=random.Random(order).randrange)
+    held(record, problems(record))
+
+
 MOMENTS = st.sampled_from([0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 1.0, 3.0, 3.9, 4.1])
 
 

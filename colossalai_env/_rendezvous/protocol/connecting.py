@@ -188,5 +188,5 @@ def close(deadline: Deadline, others: int) -> Protocol[None]:
 
 
 def _wait_for_count(key: keys.Key, count: int, until: float, deadline: Deadline, step: float) -> Protocol[None]:
-    while (yield from add(key.name, 0)) < count and deadline.clock() < until:
-        yield from pause(step)
+    while (yield from add(key.name, 0)) < count and (left := until - deadline.clock()) > 0:
+        yield from pause(min(step, left))

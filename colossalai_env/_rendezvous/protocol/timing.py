@@ -53,10 +53,12 @@ SEEN, SEEN_LATEST = 1.5, 1.2
 """They wait for the others to connect or fail, at most, and at most this long after their deadline."""
 HEARD = 2.0
 """The others wait for what they find."""
-PART, PART_LATEST = 1.5, 1.7
+PART, PART_LATEST = 1.5, 1.6
 """A rank whose group failed waits for the others to read why, at most, and at most this long after its deadline."""
 
 # Leaving.
+CUT, CUT_LEAST = 1.0, 0.3
+"""Torch's calls take to end when they are cut off: at most, until so long after the deadline, and at least."""
 FAREWELL = 0.5
 """A rank that is stopped takes to tell the others."""
 REPORT_FAILURE = 5.0
@@ -83,7 +85,7 @@ ENDS: dict[str, float] = {
     "a rank that hears no verdict": VERDICT_LATEST + LAST_WORD + ANSWER_LEAST,
     "rank 0 that misses ranks": LATE_ACKNOWLEDGE + LINGER_LATEST,
     "rank 0 that loses ranks": ACKNOWLEDGE_LATEST + LINGER_LATEST,
-    "a group that is not made in time": PART_LATEST,
+    "a group that is not made in time": PART_LATEST + CUT_LEAST,
     "a store that stops answering": ANSWER_LATEST + ANSWER_LEAST,
     "a rank that fails by itself": FAREWELL,
 }
