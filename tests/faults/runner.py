@@ -97,7 +97,7 @@ class Runner:
     def __attrs_post_init__(self) -> None:
         """Choose the ports; everything is still to come."""
         self.place = place_for(self.fault)
-        self._waiting = [*self.fault.processes, *self.fault.acts, *self.fault.looks]
+        self._waiting = [*self.fault.looks, *self.fault.processes, *self.fault.acts]  # who is late looks, and then acts
 
     def play(self) -> Record:
         """Start, disturb and watch, until all ranks have ended or the time is over; leave nothing behind."""

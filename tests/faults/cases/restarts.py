@@ -261,13 +261,14 @@ FAULTS = (
         promises=(16,),
         story="all tasks of a step are on one node, and task 1 comes 0.6 s late",
         processes=(
-            *world(2, only="0", dialect="slurm"),
-            Rank(name="1", rank=1, size=2, dialect="slurm", after=listening("0", 0.6)),
+            *world(2, only="0", dialect="slurm", steps=HOLD),
+            Rank(name="1", rank=1, size=2, dialect="slurm", steps=HOLD, after=listening("0", 0.6)),
         ),
         looks=(
             Look(at=listening("0"), addresses=("127.0.0.1",), owner="0"),
             Look(at=listening("0", 0.5), addresses=("127.0.0.1",), owner="0"),
         ),
+        acts=(Act(At("summed", "0", 0.3), "go", "0"), Act(At("summed", "0", 0.3), "go", "1")),
         says=(fine("0 1"),),
     ),
     Fault(
