@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write benchmarks/last.json, and the docs' tables and pictures; of these questions alone, with their date",
+        help="write benchmarks/last.json, and the docs' tables and pictures, of each question when it is answered",
     )
     asked = parser.parse_args()
     unknown = sorted(set(asked.questions) - set(QUESTIONS))
@@ -135,35 +135,32 @@ def main() -> None:
         parser.error(f"unknown question(s) {', '.join(unknown)}: use {', '.join(QUESTIONS)}")
     figures: list[Figure] = []
     for question in asked.questions or QUESTIONS:
+        found: list[Figure] = []
         for finding in QUESTIONS[question](asked.pairs):
             if isinstance(finding, Figure):
-                figures.append(finding)
+                found.append(finding)
                 print(line(finding), flush=True)
             elif asked.write:
                 (PICTURES / f"{finding.name}.svg").write_text(finding.svg, encoding="utf-8")
+        if asked.write:
+            record(question, found, asked.pairs)
+        figures += found
     missed = [figure for figure in figures if not figure.met]
     print(f"{len(missed)} goal(s) missed of {sum(1 for figure in figures if figure.goal)}")
-    if asked.write:
-        publish_all(figures, asked.pairs, asked.questions)
 
 
-def publish_all(figures: Sequence[Figure], pairs: int, questions: Sequence[str]) -> None:
-    """Write the record and the page; of some questions alone these take the place of what is there of them."""
-    when = time.strftime("%Y-%m-%d", time.gmtime())
-    record: dict[str, Any] = {"date": when, "machine": machine(), "pairs": pairs, "later": {}}
-    if questions:
-        record |= json.loads(JSON.read_text(encoding="utf-8"))
-        record["later"] = {**record["later"], **dict.fromkeys(questions, when)}
-        kept = [Figure(**one) for one in record["figures"] if one["question"] not in questions]
-        figures = sorted((*kept, *figures), key=lambda one: list(QUESTIONS).index(one.question))
-    record["figures"] = list(map(attrs.asdict, figures))
-    JSON.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    later = "".join(f" {question.capitalize()}: {date}." for question, date in record["later"].items())
-    head = f"{record['date']}, {record['machine']}; medians of {record['pairs']} pairs.{later}"
-    publish("goals", f"{head}\n\n{goals(figures)}")
-    for question in questions or QUESTIONS:
-        found = [figure for figure in figures if figure.question == question]
-        publish(question, peers(found) or alone(found))
+def record(question: str, found: Sequence[Figure], pairs: int) -> None:
+    """Write what answers a question to the record and the page, in the place of what is there of it."""
+    kept: dict[str, Any] = json.loads(JSON.read_text(encoding="utf-8"))
+    dates: dict[str, str] = {**kept["dates"], question: time.strftime("%Y-%m-%d", time.gmtime())}
+    others = [Figure(**one) for one in kept["figures"] if one["question"] != question]
+    figures = sorted((*others, *found), key=lambda one: list(QUESTIONS).index(one.question))
+    kept = {"machine": machine(), "pairs": pairs, "dates": dates, "figures": list(map(attrs.asdict, figures))}
+    JSON.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    days = {day: [one for one in QUESTIONS if dates.get(one) == day] for day in sorted({*dates.values()})}
+    when = ", ".join(f"{day} ({', '.join(those)})" if len(days) > 1 else day for day, those in days.items())
+    publish("goals", f"{when}, {machine()}; medians of {pairs} pairs.\n\n{goals(figures)}")
+    publish(question, peers(found) or alone(found))
 
 
 if __name__ == "__main__":

@@ -191,8 +191,8 @@ class Client:
 
     steps: Iterator[Step]
     connection: socket.socket
-    last: int
-    """The number that tells a rank that it is the last, and wakes rank 0."""
+    last: float
+    """The number that tells a rank that it is the last, and has it wake rank 0, once and at once."""
     step: Step | None = None
     heard: bytearray = attrs.field(factory=bytearray)
     requests: int = 0
@@ -219,15 +219,18 @@ class Client:
             raise ConnectionResetError
         self.heard += some
         step, end = self.step, 0
-        if step is None or len(self.heard) < 8 * step.numbers + bool(step.wait):
+        if step is None or len(self.heard) < 8 * step.numbers:
+            return
+        if step.numbers and struct.unpack_from("=q", self.heard, 8 * step.numbers - 8)[0] >= self.last:
+            self.connection.sendall(_said(Post({"wake": "1"})))
+            self.last = float("inf")
+        if len(self.heard) < 8 * step.numbers + bool(step.wait):
             return
         for _ in range(step.texts):
             if len(self.heard) < end + 8:
                 return
             end += 8 + int(struct.unpack_from("=Q", self.heard, end)[0])
         if len(self.heard) >= end:
-            if step.numbers and struct.unpack_from("=q", self.heard, 8 * step.numbers - 8)[0] >= self.last:
-                self.connection.sendall(_said(Post({"wake": "1"})))
             self.heard.clear()
             self.go_on()
 
