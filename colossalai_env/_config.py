@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NoReturn, TypeAlias, cast
 
-from .errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry, ends_at_caller
+from .errors import InvalidConfig, ReadOnlyConfig, UnknownConfigEntry, ends_at_caller, quoted
 
 ConfigLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """What a config may be given as: the path of a file, or a mapping."""
@@ -30,7 +30,7 @@ class Config(Mapping[str, Any]):
     def __init__(self, entries: Mapping[str, Any] | None = None, /) -> None:
         """Copy the entries; raise `InvalidConfig` for a value that is no mapping, and a key that is no attribute."""
         if entries is not None and not isinstance(cast("object", entries), Mapping):
-            raise InvalidConfig(f"config={entries!r}", f"a dict is required, not {type(entries).__name__}", None)
+            raise InvalidConfig(f"config={quoted(entries)}", f"a dict is required, not {type(entries).__name__}", None)
         object.__setattr__(self, "_entries", _frozen_entries(entries or {}, "the dict", ""))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - entries are of any type
